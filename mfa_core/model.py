@@ -1,0 +1,150 @@
+"""The values that a verification is about: an attempt, a user, a credential.
+
+Room rule: frozen values, validated where they are made, with units in their names. No value here knows how it is stored or
+how it travels.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from mfa_core.secret import Secret
+
+
+class Door(enum.StrEnum):
+    """Where an attempt came in."""
+
+    PAM = "pam"
+    RADIUS = "radius"
+    LDAP = "ldap"
+    CONSOLE = "console"
+    """``mfactl``: an administrator verifies or confirms a code."""
+
+
+class FirstFactor(enum.StrEnum):
+    """What is known of the password."""
+
+    DONE = "done"
+    """The caller has verified it (or an equal factor, such as a public key): texts may say more, enrolment may be offered."""
+    ELSEWHERE = "elsewhere"
+    """Somebody else decides about it, before or after us; we do not know the outcome."""
+    OURS = "ours"
+    """It stands in what was typed and our backend must verify it."""
+
+
+class Interaction(enum.StrEnum):
+    """Whether the door can ask the person something."""
+
+    PROMPTS = "prompts"
+    ONE_SHOT = "one_shot"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request to be let in, as a door saw it.
+
+    ``username`` is as presented (undecodable bytes as surrogates). ``source`` is a canonical IP address literal, or None
+    when the door does not know it. ``typed`` is None when nothing was asked yet. ``client`` names the retransmitting
+    party (a NAS, a tty), for "the same wrong code again counts once". ``wait_s`` is how long the door can wait for an
+    out-of-band factor, seconds. ``methods`` are what SSH_AUTH_INFO_0 lists as done, for instance ``publickey ssh-ed25519``.
+    ``challenge_id`` repeats the id of the challenge that this answers.
+    """
+
+    event_id: str
+    door: Door
+    service: str
+    username: str
+    source: str | None = None
+    typed: Secret | None = None
+    first_factor: FirstFactor = FirstFactor.ELSEWHERE
+    interaction: Interaction = Interaction.ONE_SHOT
+    wait_s: float = 0.0
+    client: str = ""
+    methods: tuple[str, ...] = ()
+    challenge_id: str = ""
+
+
+class FactorKind(enum.StrEnum):
+    """A kind of credential: how it is enrolled, and how an answer is verified."""
+
+    TOTP = "totp"
+    HOTP = "hotp"
+    RECOVERY = "recovery"
+    """One of ten numbered 80-bit codes."""
+    RECOVERY_KEY = "recovery_key"
+    """The 24-character key."""
+    BYPASS = "bypass"
+    """Issued by an administrator, with a reason."""
+
+
+class Digest(enum.StrEnum):
+    """HMAC digests of RFC 6238 section 1.2."""
+
+    SHA1 = "sha1"
+    SHA256 = "sha256"
+    SHA512 = "sha512"
+
+
+class CredentialState(enum.StrEnum):
+    """Life of a credential: pending -> active <-> suspended -> revoked. Only ACTIVE verifies a login."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    REVOKED = "revoked"
+
+
+class EnrolmentState(enum.StrEnum):
+    """What is expected of a user: see :mod:`mfa_core.enrolment` for the moves between them."""
+
+    NONE = "none"
+    INVITED = "invited"
+    PENDING = "pending"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    REVOKED = "revoked"
+
+
+class Requirement(enum.StrEnum):
+    """What an administrator said of a user, over what the policy says."""
+
+    INHERIT = "inherit"
+    REQUIRED = "required"
+    EXEMPT = "exempt"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """An OATH credential, unsealed for the length of one decision.
+
+    ``last_step`` is the watermark: the highest time step (TOTP) or counter (HOTP) that is spent; -1 when none.
+    ``drift_steps`` is added to the present step. ``resync_step`` remembers a good code outside the window (-1: none): the
+    next consecutive one moves the drift. ``period_s`` is 30 or 60; 0 for HOTP.
+    """
+
+    id: int
+    kind: FactorKind
+    state: CredentialState
+    secret: Secret
+    digest: Digest = Digest.SHA1
+    digits: int = 6
+    period_s: int = 30
+    last_step: int = -1
+    drift_steps: int = 0
+    resync_step: int = -1
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user the store knows. ``grace_until`` is Unix seconds, 0 when no grace was granted."""
+
+    id: int
+    name: str
+    state: EnrolmentState
+    requirement: Requirement = Requirement.INHERIT
+    grace_until: float = 0.0
+    locked: bool = False
+    recovery_left: int = 0
+    """Unused numbered recovery codes."""

@@ -1,0 +1,155 @@
+"""The one language every door hears.
+
+Room rule: what a verification can end in lives here, with the reasons. Only ``public_text`` and ``prompts`` ever leave the
+machine; reasons are for the audit log and for ``mfactl why``. A door handles these with ``match`` and ``assert_never``.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class Reason(enum.StrEnum):
+    """Why an attempt was refused. The value is what stands in the audit log; it is never shown to the person."""
+
+    MISMATCH = "mismatch"
+    """The code is not one that this user's credentials give now."""
+    REPLAYED = "replayed"
+    """The code was right once: its time step, counter or row is spent (RFC 6238 section 5.2)."""
+    MALFORMED = "malformed"
+    """What was typed cannot be a code of any kind that this user has."""
+    EMPTY = "empty"
+    """Nothing was typed. Not counted as a failure."""
+    JUNK = "junk"
+    """The caller's own filler, such as sshd's answer for a user it will refuse anyway. Not counted as a failure."""
+    THROTTLED = "throttled"
+    """Too many failures on this account's lane; not evaluated."""
+    LOCKED = "locked"
+    """The hard cap of consecutive failures was reached (NIST SP 800-63B-4 section 3.2.2)."""
+    LOCKED_BY_ADMIN = "locked_by_admin"
+    """An administrator locked the user."""
+    SOURCE_THROTTLED = "source_throttled"
+    """Too many failures from this source, over all users; not evaluated."""
+    REPEATED = "repeated"
+    """The same wrong code again from the same client within 60 s: a retransmission, refused without counting."""
+    UNKNOWN_USER = "unknown_user"
+    USERNAME_REFUSED = "username_refused"
+    """The name cannot be mapped to exactly one identity."""
+    NOT_ENROLLED = "not_enrolled"
+    """The user has no active credential of a kind that the policy accepts, and no grace left."""
+    GRACE_ENDED = "grace_ended"
+    ENROLMENT_OFFERED = "enrolment_offered"
+    """Must enrol; refused here because the door or the network may not enrol."""
+    FACTOR_NOT_ALLOWED = "factor_not_allowed"
+    """The code is of a kind that this rule does not accept."""
+    EXPIRED = "expired"
+    """A one-time code past its end."""
+    POLICY_DENIED = "policy_denied"
+    FIRST_FACTOR_FAILED = "first_factor_failed"
+    CANCELLED = "cancelled"
+    """The person or the caller gave up in mid-dialogue."""
+    CHALLENGE_EXPIRED = "challenge_expired"
+
+
+class Unready(enum.StrEnum):
+    """Why no decision could be taken. Every one of them refuses the login."""
+
+    STORE = "store_unavailable"
+    STORE_FULL = "cannot_record_use"
+    BACKEND = "first_factor_unavailable"
+    OVERLOADED = "overloaded"
+    CONFIGURATION = "configuration"
+    CLOCK = "clock_before_accepted_step"
+    INTERNAL = "internal"
+
+
+class Exemption(enum.StrEnum):
+    """Why no second factor was asked."""
+
+    POLICY = "policy"
+    USER = "user_exempt"
+    GRACE = "grace"
+    TRUST_WINDOW = "trust_window"
+    ENROLLED_ONLY = "enrolled_only"
+
+
+class PromptKind(enum.StrEnum):
+    """What the answer to a prompt is, so that a door can choose its own wire form."""
+
+    CODE = "code"
+    PASSWORD_AND_CODE = "password_and_code"  # noqa: S105  a kind of prompt, not a password
+    ENROLMENT_CODE = "enrolment_code"
+    ACKNOWLEDGEMENT = "acknowledgement"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question. ``notices`` are shown before it."""
+
+    kind: PromptKind
+    text: str
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The second factor was verified and its use is durably recorded.
+
+    ``factor`` is the kind that was used; ``notices`` are for the person, after the login.
+    """
+
+    event_id: str
+    factor: str
+    credential: str
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exempt:
+    """No second factor is wanted here. ``notices`` carry a grace deadline."""
+
+    event_id: str
+    exemption: Exemption
+    rule: str
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """Ask, and come back with the answer in an attempt that carries ``id``. ``expires_at`` is Unix seconds."""
+
+    id: str
+    prompts: tuple[Prompt, ...]
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An out-of-band factor is under way; ask again with ``id``. ``expires_at`` is Unix seconds."""
+
+    id: str
+    text: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Refused. ``retry_after_s`` is 0 where waiting does not help; ``public_text`` is the whole of what may be shown."""
+
+    event_id: str
+    reason: Reason
+    public_text: str = "Access denied."
+    retry_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """No decision could be taken: refuse. ``public_text`` is the whole of what may be shown."""
+
+    event_id: str
+    reason: Unready
+    public_text: str = field(default="The second factor cannot be checked at the moment.")
+
+
+Verdict = Accepted | Exempt | Challenge | Pending | Rejected | Unavailable
