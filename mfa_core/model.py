@@ -40,6 +40,32 @@ class Interaction(enum.StrEnum):
     ONE_SHOT = "one_shot"
 
 
+class SplitMode(enum.StrEnum):
+    """How password and code share what was typed."""
+
+    SEPARATE = "separate"
+    """What was typed is the code alone."""
+    APPEND = "append"
+    """``secret123456``"""
+    SEPARATOR = "separator"
+    """``secret,123456``"""
+    OTP_ONLY = "otp_only"
+    """The password field carries nothing but the code."""
+    KEYWORD = "keyword"
+    """``secret,push``: the word names an out-of-band factor; codes are split as with SEPARATOR."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A split mode and its separator (one or more characters, used by SEPARATOR and KEYWORD)."""
+
+    mode: SplitMode = SplitMode.SEPARATE
+    separator: str = ","
+
+
+SEPARATE = Grammar()
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One request to be let in, as a door saw it.
@@ -48,7 +74,8 @@ class Attempt:
     when the door does not know it. ``typed`` is None when nothing was asked yet. ``client`` names the retransmitting
     party (a NAS, a tty), for "the same wrong code again counts once". ``wait_s`` is how long the door can wait for an
     out-of-band factor, seconds. ``methods`` are what SSH_AUTH_INFO_0 lists as done, for instance ``publickey ssh-ed25519``.
-    ``challenge_id`` repeats the id of the challenge that this answers.
+    ``challenge_id`` repeats the id of the challenge that this answers. ``grammar`` says how ``typed`` is to be read; a policy
+    rule may say otherwise.
     """
 
     event_id: str
@@ -63,6 +90,7 @@ class Attempt:
     client: str = ""
     methods: tuple[str, ...] = ()
     challenge_id: str = ""
+    grammar: Grammar = SEPARATE
 
 
 class FactorKind(enum.StrEnum):

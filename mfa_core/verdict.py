@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from mfa_core.secret import Secret
+
 
 class Reason(enum.StrEnum):
     """Why an attempt was refused. The value is what stands in the audit log; it is never shown to the person."""
@@ -19,6 +21,8 @@ class Reason(enum.StrEnum):
     """The code was right once: its time step, counter or row is spent (RFC 6238 section 5.2)."""
     MALFORMED = "malformed"
     """What was typed cannot be a code of any kind that this user has."""
+    NO_CODE = "no_code"
+    """Password and code were expected in one text, and no code stands in it. Not counted as a failure."""
     EMPTY = "empty"
     """Nothing was typed. Not counted as a failure."""
     JUNK = "junk"
@@ -96,13 +100,15 @@ class Prompt:
 class Accepted:
     """The second factor was verified and its use is durably recorded.
 
-    ``factor`` is the kind that was used; ``notices`` are for the person, after the login.
+    ``factor`` is the kind that was used; ``notices`` are for the person, after the login. ``password`` is what stood
+    before the code where both were typed in one text (the rest of the stack may want it), else None.
     """
 
     event_id: str
     factor: str
     credential: str
     notices: tuple[str, ...] = ()
+    password: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +122,28 @@ class Exempt:
 
 
 @dataclass(frozen=True, slots=True)
+class EnrolmentOffer:
+    """A new credential to show once: ``otpauth_uri`` for a QR, ``secret_base32`` for typing. Never active before a code."""
+
+    otpauth_uri: Secret
+    secret_base32: Secret
+    issuer: str
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
 class Challenge:
-    """Ask, and come back with the answer in an attempt that carries ``id``. ``expires_at`` is Unix seconds."""
+    """Ask, and come back with the answer in an attempt that carries ``id``. ``expires_at`` is Unix seconds.
+
+    ``enrolment`` is there when the prompt is an ENROLMENT_CODE; ``recovery_key`` when it is an ACKNOWLEDGEMENT: the person
+    writes the key down and types its last four characters.
+    """
 
     id: str
     prompts: tuple[Prompt, ...]
     expires_at: float
+    enrolment: EnrolmentOffer | None = None
+    recovery_key: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
