@@ -1,0 +1,123 @@
+"""What is written down: typed events, one for each verdict, and their canonical form.
+
+Room rule: event types and the chain's arithmetic live here; where events go is the runtime's business. No event has a field
+that could hold a secret, a code or a password, and text from outside is cut and escaped here, once.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MAX_TEXT = 256
+"""Characters of outside text (a user name, a service) that an event keeps."""
+
+GENESIS = b"\0" * 32
+"""The hash before the first event of a node."""
+
+
+class Outcome(enum.StrEnum):
+    """What a verdict was."""
+
+    ACCEPTED = "accepted"
+    EXEMPT = "exempt"
+    CHALLENGED = "challenged"
+    PENDING = "pending"
+    REJECTED = "rejected"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptDecided:
+    """One verdict. ``at`` is Unix seconds; ``step`` is the spent time step or counter, -1 when none."""
+
+    event_id: str
+    at: float
+    door: str
+    service: str
+    user: str
+    outcome: Outcome
+    reason: str = ""
+    rule: str = ""
+    source: str = ""
+    client: str = ""
+    factor: str = ""
+    credential: str = ""
+    step: int = -1
+    failures: int = 0
+    note: str = ""
+
+    def fields(self) -> dict[str, object]:
+        """What stands in the log, without what is empty."""
+        row: dict[str, object] = {
+            "event": "attempt",
+            "id": self.event_id,
+            "at": self.at,
+            "door": self.door,
+            "service": self.service[:MAX_TEXT],
+            "user": self.user[:MAX_TEXT],
+            "outcome": self.outcome,
+        }
+        if self.reason:
+            row["reason"] = self.reason
+        if self.rule:
+            row["rule"] = self.rule
+        if self.source:
+            row["source"] = self.source[:MAX_TEXT]
+        if self.client:
+            row["client"] = self.client[:MAX_TEXT]
+        if self.factor:
+            row["factor"] = self.factor
+            row["credential"] = self.credential
+        if self.step >= 0:
+            row["step"] = self.step
+        if self.failures:
+            row["failures"] = self.failures
+        if self.note:
+            row["note"] = self.note[:MAX_TEXT]
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class Administered:
+    """Something an administrator (or a person, enrolling) changed. ``action`` reads ``user.lock``; details hold no secret."""
+
+    event_id: str
+    at: float
+    actor: str
+    action: str
+    subject: str = ""
+    details: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    def fields(self) -> dict[str, object]:
+        """What stands in the log."""
+        row: dict[str, object] = {
+            "event": "admin",
+            "id": self.event_id,
+            "at": self.at,
+            "actor": self.actor[:MAX_TEXT],
+            "action": self.action,
+        }
+        if self.subject:
+            row["subject"] = self.subject[:MAX_TEXT]
+        if self.details:
+            row["details"] = {key: v[:MAX_TEXT] if isinstance(v, str) else v for key, v in self.details.items()}
+        return row
+
+
+Event = AttemptDecided | Administered
+
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
+
+
+def canonical(event: Event) -> str:
+    """The one text of an event: sorted keys, no blanks, ASCII (control characters and escapes cannot forge a line)."""
+    return _encode(event.fields())
+
+
+def link(previous: bytes, body: str) -> bytes:
+    """The hash of an event in its chain: SHA-256 over the previous hash and the canonical text."""
+    return hashlib.sha256(previous + body.encode("ascii")).digest()

@@ -1,0 +1,165 @@
+"""How the store is reached: engines, transactions, and what their failures mean.
+
+Room rule: engines and pragmas are made in this file, and database exceptions end in it. It knows no table but ``meta``.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from mfa_core.errors import StoreCorrupt, StoreFull, StoreUnavailable
+from mfa_runtime.store.schema import meta
+
+STORE_FILE = "mfad.sqlite"
+BUSY_TIMEOUT_MS = 5_000
+"""How long a writer waits for another process: many times the longest batch, and well below a login's deadline."""
+PAGE_CACHE_KIB = 16 * 1024
+WAL_LIMIT_BYTES = 64 * 1024 * 1024
+"""The write-ahead log is cut back to this after a checkpoint."""
+
+
+class Store:
+    """One open store. Threads may share it; a connection belongs to one thread at a time."""
+
+    def __init__(self, engine: Engine, *, url: str, path: Path | None) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(mfad_begin="BEGIN IMMEDIATE")
+        self.url = url
+        self.path = path
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A consistent view. Never waits for a writer.
+
+        Raises:
+            StoreUnavailable, StoreCorrupt: as :func:`translated` says.
+        """
+        with translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that holds the write lock from its first statement; durable when the block ends.
+
+        SQLite: ``BEGIN IMMEDIATE``, so that what is read in it is still true when it is written.
+
+        Raises:
+            StoreFull, StoreUnavailable, StoreCorrupt: as :func:`translated` says; nothing was written.
+        """
+        with translated(), self._writer.begin() as connection:
+            yield connection
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the database without making writers wait (SQLite; nothing to do elsewhere)."""
+        if self._engine.dialect.name != "sqlite":
+            return
+        with translated(), self._engine.connect() as connection:
+            raw = connection.connection.driver_connection
+            if isinstance(raw, sqlite3.Connection):
+                raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+def open_store(state_dir: Path) -> Store:
+    """Open the SQLite store of a state directory; it must exist (``mfactl init`` makes it).
+
+    Raises:
+        StoreUnavailable: absent or unreadable.
+        StoreCorrupt: not a store of mfad, or of another schema version.
+    """
+    path = state_dir / STORE_FILE
+    if not path.exists():
+        raise StoreUnavailable(f"{path}: there is no store", cure="run `mfactl init`")
+    store = connect(path)
+    from mfa_runtime.store.versions import check_version
+
+    check_version(store)
+    return store
+
+
+def connect(path: Path) -> Store:
+    """Make the engine of a SQLite file, without looking at what is in it."""
+    url = f"sqlite:///{path}"
+    engine = create_engine(url, pool_size=8, max_overflow=8, pool_timeout=10)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return Store(engine, url=url, path=path)
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # Transactions are begun by _begin_sqlite; the driver's own implicit BEGIN would come too late to lock what is read.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # FULL: a commit is on disk when it returns. NORMAL would bring a spent code back to life after a power loss.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA cache_size=-{PAGE_CACHE_KIB}")
+    cursor.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
+    cursor.execute("PRAGMA temp_store=MEMORY")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("mfad_begin", "BEGIN"))
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn database failures into errors named for what the caller does next.
+
+    Raises:
+        StoreFull: no room, or the disk refuses to write.
+        StoreUnavailable: locked for too long, read-only, gone.
+        StoreCorrupt: the file is damaged.
+    """
+    try:
+        yield
+    except OperationalError as err:
+        raise _meaning(err) from err
+    except DBAPIError as err:
+        if "malformed" in str(err.orig) or "not a database" in str(err.orig):
+            raise StoreCorrupt(f"the store is damaged: {err.orig}", cure="restore it from a backup") from err
+        raise StoreUnavailable(f"the store refused a statement: {type(err.orig).__name__}") from err
+    except SQLAlchemyError as err:
+        raise StoreUnavailable(f"the store cannot be used: {type(err).__name__}") from err
+
+
+def _meaning(err: OperationalError) -> StoreUnavailable | StoreCorrupt:
+    text = str(err.orig)
+    if "full" in text or "disk I/O error" in text:
+        return StoreFull(f"a use cannot be recorded: {text}", cure="free space on the file system of state_dir")
+    if "readonly" in text or "read-only" in text:
+        return StoreUnavailable(f"the store is read-only: {text}", cure="make state_dir writable for mfad")
+    if "locked" in text or "busy" in text:
+        return StoreUnavailable(
+            f"the store stayed locked for {BUSY_TIMEOUT_MS} ms: {text}", cure="see what else writes to it"
+        )
+    if "unable to open" in text:
+        return StoreUnavailable(f"the store cannot be opened: {text}", cure="check state_dir, its owner and its mode")
+    if "no such table" in text or "no such column" in text:
+        return StoreCorrupt(f"the store has another schema: {text}", cure="run `mfactl init` to bring it up to date")
+    return StoreUnavailable(f"the store cannot be used: {text}")
+
+
+def read_meta(connection: Connection, name: str) -> str | None:
+    """A value of the ``meta`` table."""
+    value: Any = connection.execute(select(meta.c.value).where(meta.c.name == name)).scalar()
+    return None if value is None else str(value)
+
+
+def restrict_file_mode() -> None:
+    """Make files created from here on private to this user (the store, its log and its index file)."""
+    os.umask(0o077)
