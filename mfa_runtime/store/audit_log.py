@@ -14,16 +14,19 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from mfa_core.audit import GENESIS, Event, canonical, link
 from mfa_runtime.sealing import Keyring
+from mfa_runtime.store.prepared import Prepared
 from mfa_runtime.store.schema import audit, audit_head
 
-_READ_HEAD = select(audit_head.c.seq, audit_head.c.hash).where(audit_head.c.node == bindparam("n")).with_for_update()
-_MOVE_HEAD = (
+_READ_HEAD = Prepared(
+    select(audit_head.c.seq, audit_head.c.hash).where(audit_head.c.node == bindparam("n")).with_for_update()
+)
+_MOVE_HEAD = Prepared(
     update(audit_head)
     .where(audit_head.c.node == bindparam("n"))
     .values(seq=bindparam("s"), hash=bindparam("h"), mac=bindparam("m"))
 )
-_INSERT_HEAD = insert(audit_head)
-_INSERT = insert(audit)
+_INSERT_HEAD = Prepared(insert(audit_head))
+_INSERT = Prepared(insert(audit))
 
 
 def append(connection: Connection, events: Sequence[Event], *, node: str, keyring: Keyring) -> list[str]:
@@ -31,8 +34,8 @@ def append(connection: Connection, events: Sequence[Event], *, node: str, keyrin
 
     Must run inside the writing transaction of what the events tell about.
     """
-    head = connection.execute(_READ_HEAD, {"n": node}).first()
-    seq, previous = (0, GENESIS) if head is None else (int(head[0]), bytes(head[1]))
+    head = _READ_HEAD.rows(connection, {"n": node})
+    seq, previous = (int(head[0][0]), bytes(head[0][1])) if head else (0, GENESIS)
     rows: list[dict[str, object]] = []
     bodies: list[str] = []
     for event in events:
@@ -45,12 +48,12 @@ def append(connection: Connection, events: Sequence[Event], *, node: str, keyrin
         bodies.append(body)
     if not rows:
         return bodies
-    connection.execute(_INSERT, rows)
+    _INSERT.run_each(connection, rows)
     mac = keyring.audit_mac(_head_bytes(node, seq, previous))
-    if head is None:
-        connection.execute(_INSERT_HEAD, {"node": node, "seq": seq, "hash": previous, "mac": mac})
+    if head:
+        _MOVE_HEAD.run(connection, {"n": node, "s": seq, "h": previous, "m": mac})
     else:
-        connection.execute(_MOVE_HEAD, {"n": node, "s": seq, "h": previous, "m": mac})
+        _INSERT_HEAD.run(connection, {"node": node, "seq": seq, "hash": previous, "mac": mac})
     return bodies
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, select
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from mfa_core.errors import StoreCorrupt, StoreFull, StoreUnavailable
 from mfa_runtime.store.schema import meta
@@ -123,32 +123,29 @@ def translated() -> Iterator[None]:
     Raises:
         StoreFull: no room, or the disk refuses to write.
         StoreUnavailable: locked for too long, read-only, gone.
-        StoreCorrupt: the file is damaged.
+        StoreCorrupt: the file is damaged, or has another schema.
     """
     try:
         yield
-    except OperationalError as err:
-        raise _meaning(err) from err
     except DBAPIError as err:
-        if "malformed" in str(err.orig) or "not a database" in str(err.orig):
-            raise StoreCorrupt(f"the store is damaged: {err.orig}", cure="restore it from a backup") from err
-        raise StoreUnavailable(f"the store refused a statement: {type(err.orig).__name__}") from err
+        raise _meaning(str(err.orig)) from err
     except SQLAlchemyError as err:
         raise StoreUnavailable(f"the store cannot be used: {type(err).__name__}") from err
+    except sqlite3.Error as err:  # prepared statements meet the driver directly
+        raise _meaning(str(err)) from err
 
 
-def _meaning(err: OperationalError) -> StoreUnavailable | StoreCorrupt:
-    text = str(err.orig)
+def _meaning(text: str) -> StoreUnavailable | StoreCorrupt:
     if "full" in text or "disk I/O error" in text:
         return StoreFull(f"a use cannot be recorded: {text}", cure="free space on the file system of state_dir")
     if "readonly" in text or "read-only" in text:
         return StoreUnavailable(f"the store is read-only: {text}", cure="make state_dir writable for mfad")
     if "locked" in text or "busy" in text:
-        return StoreUnavailable(
-            f"the store stayed locked for {BUSY_TIMEOUT_MS} ms: {text}", cure="see what else writes to it"
-        )
+        return StoreUnavailable(f"the store stayed locked for {BUSY_TIMEOUT_MS} ms: {text}", cure="see what else writes to it")
     if "unable to open" in text:
         return StoreUnavailable(f"the store cannot be opened: {text}", cure="check state_dir, its owner and its mode")
+    if "malformed" in text or "not a database" in text:
+        return StoreCorrupt(f"the store is damaged: {text}", cure="restore it from a backup")
     if "no such table" in text or "no such column" in text:
         return StoreCorrupt(f"the store has another schema: {text}", cure="run `mfactl init` to bring it up to date")
     return StoreUnavailable(f"the store cannot be used: {text}")

@@ -1,0 +1,55 @@
+"""What may be said to the person: the only texts that leave the machine.
+
+Room rule: every public sentence stands here. A refusal is one sentence for every cause, except where the person has proved the
+first factor or sits at a prompt: there "already used" and the waiting time help the owner, and tell a guesser nothing that the
+next code would not (the reasons themselves are for ``mfactl why``).
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+DENIED = "Access denied."
+CODE_PROMPT = "Verification code: "
+COMBINED_PROMPT = "Password and verification code: "
+ENROLMENT_PROMPT = "Code shown by your authenticator: "
+ACKNOWLEDGE_PROMPT = "Last four characters of the recovery key: "
+LOCKED = "Too many wrong codes: this account is locked. Use a recovery code, or contact your administrator."
+LOCKED_BY_ADMIN = "This account is locked. Contact your administrator."
+MUST_ENROL = "A second factor is required and none is set up. Contact your administrator."
+GRACE_ENDED = "A second factor is required and the time to set it up has passed. Contact your administrator."
+CANNOT_RECORD = "The use of the code cannot be recorded (cannot record use). Try again later."
+
+
+def already_used(wait_s: float) -> str:
+    """For a code that was right and is spent."""
+    return f"This code was already used: wait {_seconds(wait_s)} for the next one."
+
+
+def retry_in(wait_s: float) -> str:
+    """For an account or source that has to wait."""
+    if wait_s >= 120:
+        return f"Too many wrong codes. Try again in {math.ceil(wait_s / 60)} minutes."
+    return f"Too many wrong codes. Try again in {_seconds(wait_s)}."
+
+
+def grace_notice(until: float, now: float) -> str:
+    """The deadline of enrolment, as days left and as a date in UTC."""
+    days = max(0, math.ceil((until - now) / 86_400))
+    day = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d")
+    return f"A second factor will be required in {days} day{'' if days == 1 else 's'} (from {day} UTC). Please set one up."
+
+
+def recovery_notice(left: int) -> str:
+    """What remains after a recovery code was used."""
+    return f"{left} of your recovery codes {'is' if left == 1 else 'are'} left."
+
+
+RECOVERY_KEY_USED = "Your recovery key is spent. Get a new one from your administrator."
+BYPASS_USED = "You used a temporary code. Set up your authenticator again, or contact your administrator."
+
+
+def _seconds(wait_s: float) -> str:
+    seconds = max(1, math.ceil(wait_s))
+    return f"{seconds} second{'' if seconds == 1 else 's'}"
