@@ -31,7 +31,7 @@ struct dialogue {
     struct mfa_client client;
     struct mfa_frame in, out;
     struct mfa_ops ops;
-    char text[MFA_BYTES_MAX + 1]; /* of the operation at work, as a C string */
+    char text[MFA_SHOWN_MAX + 1]; /* of the operation at work, as a C string */
 };
 
 /* One call, one message: callers exist that crash on two. An answer goes into `out`; none there is a CANCEL. */

@@ -13,8 +13,8 @@ static const struct rule {
 } rules[TAGS] = {
     [MFA_PROMPT_OFF - FIRST]  = { false, 0, MFA_TEXT_MAX,  0, 0 },
     [MFA_PROMPT_ON - FIRST]   = { false, 0, MFA_TEXT_MAX,  0, 0 },
-    [MFA_INFO - FIRST]        = { false, 0, MFA_TEXT_MAX,  0, 0 },
-    [MFA_ERROR - FIRST]       = { false, 0, MFA_TEXT_MAX,  0, 0 },
+    [MFA_INFO - FIRST]        = { false, 0, MFA_SHOWN_MAX, 0, 0 },
+    [MFA_ERROR - FIRST]       = { false, 0, MFA_SHOWN_MAX, 0, 0 },
     [MFA_WAIT - FIRST]        = { true,  4, 0,             1, 300 },
     [MFA_SET_AUTHTOK - FIRST] = { true,  0, MFA_BYTES_MAX, 0, 0 },
     [MFA_PUTENV - FIRST]      = { false, 0, MFA_TEXT_MAX,  0, 0 },

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 enum { MFA_WIRE_VERSION = 1, MFA_HEADER_SIZE = 8, MFA_FRAME_MAX = 16384 /* a whole message */, MFA_FIELDS_MAX = 64 };
-enum { MFA_TEXT_MAX = 2048, MFA_BYTES_MAX = 4096 /* RESP, AUTHTOK, SET_AUTHTOK, SSH_AUTH_INFO_0 */ };
+enum { MFA_TEXT_MAX = 2048, MFA_SHOWN_MAX = 8192 /* INFO, ERROR */, MFA_BYTES_MAX = 4096 /* passwords, answers */ };
 enum mfa_type { MFA_BEGIN = 1, MFA_OPS, MFA_ANSWER };
 enum mfa_tag {
     MFA_PHASE = 0x0101, MFA_FLAGS, MFA_USER, MFA_SERVICE, MFA_TTY, MFA_RHOST, MFA_RUSER, MFA_SSH_CONNECTION,
