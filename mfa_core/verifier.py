@@ -1,0 +1,513 @@
+"""One attempt in, one judgement out: the only place where the rules of the other files meet.
+
+Room rule: a pure function of values. The order below is the order of ARCHITECTURE.md and is the security argument: policy,
+throttle, first factor, charge, compare, spend. The accept is written once, last; every other path refuses. Users that are
+unknown, not enrolled or locked walk the same path, with a secret that nobody has.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from mfa_core import oath, texts
+from mfa_core.audit import AttemptDecided, Outcome
+from mfa_core.model import (
+    Attempt,
+    Credential,
+    CredentialState,
+    EnrolmentState,
+    FactorKind,
+    FirstFactor,
+    Grammar,
+    Interaction,
+    Requirement,
+    SplitMode,
+    User,
+)
+from mfa_core.oath import Fit
+from mfa_core.passcode import Passcode, PasscodeKind
+from mfa_core.policy import Action, Decision, Enforce, Enrol
+from mfa_core.secret import Secret
+from mfa_core.split import CodeFormats, Split, split
+from mfa_core.throttle import (
+    Standing,
+    Throttle,
+    ThrottleRules,
+    charge,
+    charge_source,
+    is_known_lane,
+    standing,
+    succeed,
+)
+from mfa_core.verdict import (
+    Accepted,
+    Challenge,
+    Exempt,
+    Exemption,
+    Prompt,
+    PromptKind,
+    Reason,
+    Rejected,
+    Verdict,
+)
+
+REPEAT_WINDOW_S = 60.0
+"""A one-shot client that sends the same wrong code again within this time is retransmitting, not guessing."""
+CHALLENGE_LIFETIME_S = 120.0
+
+_ONE_TIME = {
+    PasscodeKind.RECOVERY: FactorKind.RECOVERY,
+    PasscodeKind.RECOVERY_KEY: FactorKind.RECOVERY_KEY,
+    PasscodeKind.BYPASS: FactorKind.BYPASS,
+}
+
+_DUMMY = Credential(
+    id=0, kind=FactorKind.TOTP, state=CredentialState.ACTIVE, secret=Secret(b"nobody has this secret"), last_step=1 << 62
+)
+"""What an unknown user is compared with: the same work, and no step of it can ever be new."""
+
+_DEFAULT_FORMATS = CodeFormats()
+_THROTTLE_RULES = ThrottleRules()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an administrator may set about verification. ``window`` and ``max_drift`` in steps."""
+
+    window: int = oath.DEFAULT_WINDOW
+    max_drift: int = oath.MAX_DRIFT
+    throttle: ThrottleRules = _THROTTLE_RULES
+    scope: str = ""
+    """The host group of this host: trust windows reach no further."""
+
+
+class Password(enum.Enum):
+    """What the first-factor backend said, where the password is ours to check."""
+
+    NOT_ASKED = "not_asked"
+    GOOD = "good"
+    BAD = "bad"
+
+
+class ProofState(enum.Enum):
+    """What became of a recovery, key or bypass code when its hash was looked up."""
+
+    USABLE = "usable"
+    USED = "used"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A one-time code whose hash fits a row of this user: argon2 ran before, outside the transaction.
+
+    ``code_id`` is the row; ``uses_left`` what it had; ``remaining`` how many numbered recovery codes are left after it.
+    """
+
+    kind: FactorKind
+    code_id: int
+    state: ProofState
+    remaining: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that the judgement of one attempt depends on. ``user`` is None when the store does not know the name.
+
+    ``name`` is the canonical name; "" when the presented one maps to no identity. ``tag`` is the keyed tag of what was
+    typed and by which client.
+    """
+
+    name: str
+    user: User | None
+    credentials: tuple[Credential, ...]
+    throttle: Throttle
+    decision: Decision
+    now: float
+    password: Password = Password.NOT_ASKED
+    proof: Proof | None = None
+    tag: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict, the event that tells of it, and what must be written before it leaves.
+
+    ``credential`` is the changed one or None; ``throttle`` holds the same record objects where nothing changed; ``spent_code``
+    is the row of a one-time code to use up, 0 for none; ``grace_until`` is a deadline to write, 0 for none; ``may_enrol`` says
+    that the runtime may turn this refusal into an enrolment.
+    """
+
+    verdict: Verdict
+    event: AttemptDecided
+    throttle: Throttle
+    credential: Credential | None = None
+    spent_code: int = 0
+    grace_until: float = 0.0
+    may_enrol: bool = False
+
+
+def judge(attempt: Attempt, situation: Situation, settings: Settings) -> Judgement:
+    """Decide one attempt. RFC 6238 section 5.2: a code that was accepted is never accepted again."""
+    decision, user = situation.decision, situation.user
+    if decision.action is Action.DENY:
+        return _refuse(attempt, situation, Reason.POLICY_DENIED)
+    exemption = _exemption(attempt, situation, settings)
+    if exemption is not None:
+        return exemption
+    enrolled = tuple(
+        c for c in situation.credentials if c.state is CredentialState.ACTIVE and c.kind in decision.factors
+    )
+    if (
+        user is not None
+        and (user.locked or user.state in {EnrolmentState.SUSPENDED, EnrolmentState.REVOKED})
+        and not _is_bypass(situation)
+    ):
+        enrolled = ()
+    if attempt.typed is None:
+        return _ask(attempt, situation, enrolled)
+    return _answer(attempt, situation, settings, enrolled)
+
+
+def _is_bypass(situation: Situation) -> bool:
+    return situation.proof is not None and situation.proof.kind is FactorKind.BYPASS
+
+
+def _exemption(attempt: Attempt, situation: Situation, settings: Settings) -> Judgement | None:
+    decision, user, now = situation.decision, situation.user, situation.now
+    if user is not None and user.locked:
+        return None
+    if decision.action is Action.EXEMPT:
+        return _exempt(attempt, situation, Exemption.POLICY)
+    if user is not None and user.requirement is Requirement.EXEMPT:
+        return _exempt(attempt, situation, Exemption.USER)
+    if decision.trust_window_s and user is not None and is_known_lane(situation.throttle, now, settings.throttle):
+        lane = situation.throttle.lane
+        if lane.scope == settings.scope and not lane.failures and now - lane.last_success_at < decision.trust_window_s:
+            return _exempt(attempt, situation, Exemption.TRUST_WINDOW)
+    if any(c.state is CredentialState.ACTIVE and c.kind in decision.factors for c in situation.credentials):
+        return None
+    required = user is not None and user.requirement is Requirement.REQUIRED
+    untouched = user is None or (
+        user.state in _CAN_ENROL and all(c.state is not CredentialState.SUSPENDED for c in situation.credentials)
+    )
+    if user is not None and untouched:
+        deadline = user.grace_until
+        if not deadline and decision.grace_s:
+            deadline = now + decision.grace_s
+        if deadline > now:
+            written = 0.0 if user.grace_until else deadline
+            judgement = _exempt(attempt, situation, Exemption.GRACE, texts.grace_notice(deadline, now))
+            return replace(judgement, grace_until=written)
+    # Somebody whose factor was suspended or revoked is not "not enrolled": that would be a way round it.
+    if decision.enforce is Enforce.ENROLLED_ONLY and not required and untouched:
+        return _exempt(attempt, situation, Exemption.ENROLLED_ONLY)
+    return None
+
+
+def _exempt(attempt: Attempt, situation: Situation, exemption: Exemption, *notices: str) -> Judgement:
+    return Judgement(
+        Exempt(attempt.event_id, exemption, situation.decision.rule, notices),
+        _event(attempt, situation, Outcome.EXEMPT, exemption),
+        situation.throttle,
+    )
+
+
+def _ask(attempt: Attempt, situation: Situation, enrolled: tuple[Credential, ...]) -> Judgement:
+    if not enrolled and _may_enrol(attempt, situation):
+        return _refuse(attempt, situation, Reason.ENROLMENT_OFFERED, text=texts.MUST_ENROL, may_enrol=True)
+    combined = _grammar(attempt, situation).mode not in {SplitMode.SEPARATE, SplitMode.OTP_ONLY}
+    prompt = (
+        Prompt(PromptKind.PASSWORD_AND_CODE, texts.COMBINED_PROMPT)
+        if combined
+        else Prompt(PromptKind.CODE, texts.CODE_PROMPT)
+    )
+    return Judgement(
+        Challenge(attempt.event_id, (prompt,), situation.now + CHALLENGE_LIFETIME_S),
+        _event(attempt, situation, Outcome.CHALLENGED),
+        situation.throttle,
+    )
+
+
+def _may_enrol(attempt: Attempt, situation: Situation) -> bool:
+    """Only behind a first factor that is known to be verified: else a wrong password would leave a new authenticator behind."""
+    return (
+        situation.decision.enrol is Enrol.AT_LOGIN
+        and attempt.first_factor is FirstFactor.DONE
+        and attempt.interaction is Interaction.PROMPTS
+        and (situation.user is None or (not situation.user.locked and situation.user.state in _CAN_ENROL))
+        and bool(situation.name)
+    )
+
+
+_CAN_ENROL = {EnrolmentState.NONE, EnrolmentState.INVITED, EnrolmentState.PENDING}
+
+
+def _grammar(attempt: Attempt, situation: Situation) -> Grammar:
+    return attempt.grammar if situation.decision.grammar is None else situation.decision.grammar
+
+
+def readings(attempt: Attempt, situation: Situation) -> tuple[Split, ...]:
+    """How what was typed can be read, by this user's own formats. The runtime asks for it to check passwords and hashes."""
+    if attempt.typed is None:
+        return ()
+    if situation.credentials:
+        formats = CodeFormats(frozenset(c.digits for c in situation.credentials), _DEFAULT_FORMATS.letters)
+    else:
+        formats = _DEFAULT_FORMATS
+    return split(attempt.typed.reveal(), _grammar(attempt, situation), formats)
+
+
+def _answer(
+    attempt: Attempt, situation: Situation, settings: Settings, enrolled: tuple[Credential, ...]
+) -> Judgement:
+    throttle, now, rules = situation.throttle, situation.now, settings.throttle
+    found = readings(attempt, situation)
+    if not found:
+        return _refuse(attempt, situation, Reason.NO_CODE)
+    if found[0].passcode.kind is PasscodeKind.EMPTY:
+        return _refuse(attempt, situation, Reason.EMPTY)
+    if found[0].passcode.kind is PasscodeKind.JUNK:
+        return _refuse(attempt, situation, Reason.JUNK)
+    if attempt.interaction is Interaction.ONE_SHOT and _is_repeat(situation, rules):
+        return _refuse(attempt, situation, Reason.REPEATED)
+    where, wait_s = standing(throttle, now, rules)
+    recovers = situation.proof is not None and situation.proof.kind in {FactorKind.RECOVERY, FactorKind.RECOVERY_KEY}
+    if where is Standing.LOCKED and not recovers:
+        return _refuse(attempt, situation, Reason.LOCKED, text=texts.LOCKED)
+    if where is Standing.WAIT:
+        return _refuse(attempt, situation, Reason.THROTTLED, text=texts.retry_in(wait_s), retry_after_s=wait_s)
+    if where is Standing.SOURCE_WAIT:
+        return _refuse(attempt, situation, Reason.SOURCE_THROTTLED, text=texts.retry_in(wait_s), retry_after_s=wait_s)
+    if situation.password is Password.BAD:
+        # The password has its own counter, where it is kept; guessing it must not lock the second factor (core 5, case 14).
+        source = charge_source(throttle.source, now, rules) if attempt.source else throttle.source
+        return replace(
+            _refuse(attempt, situation, Reason.FIRST_FACTOR_FAILED),
+            throttle=Throttle(throttle.account, throttle.lane, source),
+        )
+    charged = charge(throttle, now, rules, tag=situation.tag)
+    if not attempt.source:
+        charged = replace(charged, source=throttle.source)
+    outcome = _evaluate(found, situation, settings, enrolled)
+    if isinstance(outcome, _Refused):
+        reason = _unenrolled_reason(situation, enrolled) or outcome.reason
+        # A code that was right and is spent is no guess: a double click must not lock its owner out.
+        counted = outcome.reason is not Reason.REPLAYED
+        wait_s = outcome.wait_s if outcome.reason is Reason.REPLAYED else 0.0
+        return _refuse(
+            attempt,
+            situation,
+            reason,
+            text=texts.already_used(wait_s) if reason is Reason.REPLAYED else "",
+            retry_after_s=wait_s,
+            throttle=charged if counted else throttle,
+            credential=outcome.credential,
+            note=outcome.note,
+        )
+    fresh = succeed(throttle, now, rules, scope=settings.scope, has_source=attempt.source is not None)
+    event = replace(
+        _event(attempt, situation, Outcome.ACCEPTED),
+        factor=outcome.factor,
+        credential=outcome.label,
+        step=outcome.step,
+        note=outcome.note,
+    )
+    return Judgement(
+        Accepted(attempt.event_id, outcome.factor, outcome.label, outcome.notices, outcome.password),
+        event,
+        fresh,
+        credential=outcome.credential,
+        spent_code=outcome.spent_code,
+    )
+
+
+def _is_repeat(situation: Situation, rules: ThrottleRules) -> bool:
+    throttle, now = situation.throttle, situation.now
+    used = throttle.lane if is_known_lane(throttle, now, rules) else throttle.account
+    return bool(situation.tag) and used.last_tag == situation.tag and 0 <= now - used.last_failure_at < REPEAT_WINDOW_S
+
+
+@dataclass(frozen=True, slots=True)
+class _Good:
+    factor: FactorKind
+    label: str
+    step: int = -1
+    credential: Credential | None = None
+    spent_code: int = 0
+    notices: tuple[str, ...] = ()
+    password: Secret | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    reason: Reason
+    credential: Credential | None = None
+    wait_s: float = 0.0
+    note: str = ""
+
+
+def _evaluate(
+    found: tuple[Split, ...], situation: Situation, settings: Settings, enrolled: tuple[Credential, ...]
+) -> _Good | _Refused:
+    refused = _Refused(Reason.MALFORMED)
+    for reading in found:
+        passcode = reading.passcode
+        if passcode.kind is PasscodeKind.DIGITS:
+            outcome = _evaluate_digits(passcode, situation, settings, enrolled)
+        elif passcode.kind in _ONE_TIME:
+            outcome = _evaluate_one_time(_ONE_TIME[passcode.kind], situation)
+        else:
+            continue
+        if isinstance(outcome, _Good):
+            return replace(outcome, password=reading.password) if reading.password else outcome
+        if refused.reason in {Reason.MALFORMED, Reason.MISMATCH}:
+            refused = outcome
+    return refused
+
+
+def _evaluate_digits(
+    passcode: Passcode, situation: Situation, settings: Settings, enrolled: tuple[Credential, ...]
+) -> _Good | _Refused:
+    code = passcode.text.reveal().decode("ascii")
+    best = _Refused(Reason.MISMATCH)
+    for credential in enrolled or (_DUMMY,):
+        result = oath.match(credential, code, now=situation.now, window=settings.window, max_drift=settings.max_drift)
+        match result.fit:
+            case Fit.NEW | Fit.CONSECUTIVE:
+                spent = replace(credential, last_step=result.step, drift_steps=result.drift_steps, resync_step=-1)
+                note = "drift moved by two consecutive codes" if result.fit is Fit.CONSECUTIVE else ""
+                return _Good(credential.kind, _label(credential), result.step, spent, note=note)
+            case Fit.SPENT:
+                best = _Refused(Reason.REPLAYED, wait_s=_next_code_s(credential, result.step, situation.now))
+            case Fit.OUTSIDE:
+                if best.reason is Reason.MISMATCH:
+                    remembered = replace(credential, resync_step=result.step)
+                    best = _Refused(Reason.MISMATCH, remembered, note="a code outside the window: the next one resynchronises")
+            case Fit.NONE:
+                if credential.last_step < _DUMMY.last_step and _clock_is_behind(credential, situation.now, settings):
+                    best = replace(best, note="the clock is behind the last accepted step")
+            case _:
+                assert_never(result.fit)
+    return best
+
+
+def _clock_is_behind(credential: Credential, now: float, settings: Settings) -> bool:
+    if credential.kind is not FactorKind.TOTP:
+        return False
+    reach = settings.max_drift + settings.window
+    return credential.last_step > oath.step_at(now, credential.period_s) + reach
+
+
+def _next_code_s(credential: Credential, step: int, now: float) -> float:
+    """Seconds until the authenticator shows the code after ``step``."""
+    if credential.kind is not FactorKind.TOTP:
+        return 1.0
+    return max(1.0, (step + 1 - credential.drift_steps) * credential.period_s - now)
+
+
+def _evaluate_one_time(kind: FactorKind, situation: Situation) -> _Good | _Refused:
+    proof = situation.proof
+    if not situation.decision.accepts(kind):
+        return _Refused(Reason.FACTOR_NOT_ALLOWED)
+    if situation.user is None or proof is None or proof.kind is not kind:
+        return _Refused(Reason.MISMATCH)
+    if situation.user.locked and kind is not FactorKind.BYPASS:
+        return _Refused(Reason.LOCKED_BY_ADMIN)
+    match proof.state:
+        case ProofState.USED:
+            return _Refused(Reason.REPLAYED, wait_s=0.0)
+        case ProofState.EXPIRED:
+            return _Refused(Reason.EXPIRED)
+        case ProofState.USABLE:
+            return _Good(kind, f"{kind}:{proof.code_id}", spent_code=proof.code_id, notices=(_notice(kind, proof),))
+        case _:
+            assert_never(proof.state)
+
+
+def _notice(kind: FactorKind, proof: Proof) -> str:
+    if kind is FactorKind.RECOVERY:
+        return texts.recovery_notice(proof.remaining)
+    return texts.RECOVERY_KEY_USED if kind is FactorKind.RECOVERY_KEY else texts.BYPASS_USED
+
+
+def _label(credential: Credential) -> str:
+    return f"{credential.kind}:{credential.id}"
+
+
+def _unenrolled_reason(situation: Situation, enrolled: tuple[Credential, ...]) -> Reason | None:
+    """The reason that stands behind a mismatch of somebody who could not have matched."""
+    user = situation.user
+    if not situation.name:
+        return Reason.USERNAME_REFUSED
+    if user is None:
+        return Reason.UNKNOWN_USER
+    if user.locked:
+        return Reason.LOCKED_BY_ADMIN
+    if enrolled or situation.proof is not None:
+        return None
+    return Reason.GRACE_ENDED if 0 < user.grace_until <= situation.now else Reason.NOT_ENROLLED
+
+
+_TEXTS = {
+    Reason.LOCKED_BY_ADMIN: texts.LOCKED_BY_ADMIN,
+    Reason.NOT_ENROLLED: texts.MUST_ENROL,
+    Reason.GRACE_ENDED: texts.GRACE_ENDED,
+}
+"""What somebody who proved the first factor may hear about his account."""
+
+_AT_PROMPT = {Reason.REPLAYED, Reason.THROTTLED, Reason.LOCKED, Reason.SOURCE_THROTTLED}
+"""What is said at a prompt as well: unknown users hear the same."""
+
+
+def _refuse(
+    attempt: Attempt,
+    situation: Situation,
+    reason: Reason,
+    *,
+    text: str = "",
+    retry_after_s: float = 0.0,
+    throttle: Throttle | None = None,
+    credential: Credential | None = None,
+    may_enrol: bool = False,
+    note: str = "",
+) -> Judgement:
+    proved = attempt.first_factor is FirstFactor.DONE
+    if not text:
+        text = _TEXTS.get(reason, "")
+    if not text or not (proved or (attempt.interaction is Interaction.PROMPTS and reason in _AT_PROMPT)):
+        text = texts.DENIED
+    # Doors map reasons to their own codes, and a code is as readable as a text: what must not be told apart gets one reason.
+    shown = reason if proved or reason not in _TEXTS else Reason.MISMATCH
+    throttle = situation.throttle if throttle is None else throttle
+    event = _event(attempt, situation, Outcome.REJECTED, reason, note=note or situation.decision.missing)
+    if throttle is not situation.throttle:
+        event = replace(event, failures=throttle.account.consecutive)
+    return Judgement(
+        Rejected(attempt.event_id, shown, text, retry_after_s),
+        event,
+        throttle,
+        credential=credential,
+        may_enrol=may_enrol,
+    )
+
+
+def _event(
+    attempt: Attempt, situation: Situation, outcome: Outcome, reason: str = "", *, note: str = ""
+) -> AttemptDecided:
+    return AttemptDecided(
+        event_id=attempt.event_id,
+        at=situation.now,
+        door=attempt.door,
+        service=attempt.service,
+        user=situation.name or attempt.username,
+        outcome=outcome,
+        reason=reason,
+        rule=situation.decision.rule,
+        source=attempt.source or "",
+        client=attempt.client,
+        note=note,
+    )

@@ -1,0 +1,248 @@
+"""What the login path reads and writes: accounts, throttle records, spends.
+
+Room rule: the statements of a verification, and no decision. Everything here runs inside a transaction of the caller and takes
+lists, because logins that wait together are committed together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ClauseElement, Connection, bindparam, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Dialect
+
+from mfa_core.model import Credential, CredentialState, Digest, EnrolmentState, FactorKind, Requirement, User
+from mfa_core.throttle import Record
+from mfa_runtime.sealing import Keyring, Place
+from mfa_runtime.store.prepared import Prepared, PreparedIn
+from mfa_runtime.store.schema import credentials, one_time_codes, throttle, users
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user and the credentials that are not revoked, unsealed."""
+
+    user: User
+    credentials: tuple[Credential, ...]
+
+
+_LIVE = (CredentialState.ACTIVE.value, CredentialState.SUSPENDED.value)
+
+_BY_NAME = PreparedIn(
+    lambda names: (
+        select(
+            users.c.id,
+            users.c.name,
+            users.c.state,
+            users.c.requirement,
+            users.c.grace_until,
+            users.c.locked,
+            credentials.c.id,
+            credentials.c.kind,
+            credentials.c.state,
+            credentials.c.digest,
+            credentials.c.digits,
+            credentials.c.period_s,
+            credentials.c.last_step,
+            credentials.c.drift_steps,
+            credentials.c.resync_step,
+            credentials.c.secret,
+        )
+        .select_from(users.outerjoin(credentials, credentials.c.user_id == users.c.id))
+        .where(users.c.name.in_([bindparam(n) for n in names]))
+        .with_for_update(of=users)
+    )
+)
+
+_STATES = {s.value: s for s in EnrolmentState}
+_REQUIREMENTS = {r.value: r for r in Requirement}
+_KINDS = {k.value: k for k in FactorKind}
+_CREDENTIAL_STATES = {s.value: s for s in CredentialState}
+_DIGESTS = {d.value: d for d in Digest}
+
+
+def load(connection: Connection, names: Sequence[str], keyring: Keyring) -> dict[str, Account]:
+    """The accounts of these canonical names; a name that is not known is not in the answer.
+
+    On PostgreSQL the user rows are locked until the transaction ends; SQLite's writer is alone anyway.
+
+    Raises:
+        UnknownKey: a secret is sealed under a key that came after this keyring.
+        StoreCorrupt: a secret does not open.
+    """
+    found: dict[str, tuple[User, list[Credential]]] = {}
+    for row in _BY_NAME.rows(connection, names):
+        entry = found.get(row[1])
+        if entry is None:
+            user = User(row[0], row[1], _STATES[row[2]], _REQUIREMENTS[row[3]], row[4], bool(row[5]))
+            entry = found[row[1]] = (user, [])
+        if row[6] is not None and row[8] in _LIVE:
+            secret = keyring.unseal(bytes(row[15]), Place("credentials", "secret", row[6], row[0]))
+            entry[1].append(
+                Credential(
+                    row[6], _KINDS[row[7]], _CREDENTIAL_STATES[row[8]], secret, _DIGESTS[row[9]], *row[10:15]
+                )
+            )
+    return {name: Account(user, tuple(owned)) for name, (user, owned) in found.items()}
+
+
+_RECORDS = PreparedIn(
+    lambda names: select(
+        throttle.c.key,
+        throttle.c.failures,
+        throttle.c.consecutive,
+        throttle.c.not_before,
+        throttle.c.last_failure_at,
+        throttle.c.last_success_at,
+        throttle.c.last_tag,
+        throttle.c.scope,
+    ).where(throttle.c.key.in_([bindparam(n) for n in names]))
+)
+
+
+def load_records(connection: Connection, keys: Sequence[str]) -> dict[str, Record]:
+    """The throttle records under these keys; a key without one is not in the answer."""
+    return {row[0]: Record(*row[1:6], bytes(row[6]), row[7]) for row in _RECORDS.rows(connection, keys)}
+
+
+def _upsert_record(dialect: Dialect) -> ClauseElement:
+    insert = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+    statement = insert(throttle)
+    changed = {c.name: statement.excluded[c.name] for c in throttle.c if c.name != "key"}
+    return statement.on_conflict_do_update(index_elements=["key"], set_=changed)
+
+
+_WRITE_RECORD = Prepared(_upsert_record)
+
+
+def write_records(connection: Connection, records: Mapping[str, Record]) -> None:
+    """Write these records under their keys."""
+    if records:
+        _WRITE_RECORD.run_each(
+            connection,
+            [
+                {
+                    "key": key,
+                    "failures": r.failures,
+                    "consecutive": r.consecutive,
+                    "not_before": r.not_before,
+                    "last_failure_at": r.last_failure_at,
+                    "last_success_at": r.last_success_at,
+                    "last_tag": r.last_tag,
+                    "scope": r.scope,
+                }
+                for key, r in records.items()
+            ],
+        )
+
+
+_SPEND = Prepared(
+    update(credentials)
+    .where(
+        credentials.c.id == bindparam("i"),
+        credentials.c.last_step < bindparam("step"),
+        credentials.c.state == CredentialState.ACTIVE.value,
+    )
+    .values(
+        last_step=bindparam("new_step"),
+        drift_steps=bindparam("drift"),
+        resync_step=-1,
+        last_used_at=bindparam("now"),
+    )
+)
+
+
+def spend(connection: Connection, spent: Iterable[Credential], now: float) -> bool:
+    """Move watermarks: one compare-and-set for each credential. True when every one of them won.
+
+    ``UPDATE ... WHERE last_step < :step`` is what makes a code single-use, whatever was read before and by whom. A False
+    means that the caller must roll back and judge again on what is there now.
+    """
+    rows: list[dict[str, Any]] = [
+        {"i": c.id, "step": c.last_step, "new_step": c.last_step, "drift": c.drift_steps, "now": now} for c in spent
+    ]
+    return not rows or _SPEND.run_each(connection, rows) == len(rows)
+
+
+_REMEMBER = Prepared(
+    update(credentials).where(credentials.c.id == bindparam("i")).values(resync_step=bindparam("step"))
+)
+
+
+def remember_resync(connection: Connection, outside: Iterable[Credential]) -> None:
+    """Remember a good code outside the window: the next consecutive one moves the drift."""
+    rows = [{"i": c.id, "step": c.resync_step} for c in outside]
+    if rows:
+        _REMEMBER.run_each(connection, rows)
+
+
+_USE_CODE = Prepared(
+    update(one_time_codes)
+    .where(one_time_codes.c.id == bindparam("i"), one_time_codes.c.uses_left > 0)
+    .values(uses_left=one_time_codes.c.uses_left - 1, used_at=bindparam("now"))
+)
+
+
+def use_codes(connection: Connection, ids: Iterable[int], now: float) -> bool:
+    """Use up one-time codes, compare-and-set. True when every one of them was still good."""
+    rows = [{"i": i, "now": now} for i in ids]
+    return not rows or _USE_CODE.run_each(connection, rows) == len(rows)
+
+
+_START_GRACE = Prepared(
+    update(users)
+    .where(users.c.id == bindparam("i"), users.c.grace_until == 0)
+    .values(grace_until=bindparam("deadline"))
+)
+
+
+def start_grace(connection: Connection, deadlines: Mapping[int, float]) -> None:
+    """Write the deadline of users (by id) that have none: it never moves by itself."""
+    if deadlines:
+        _START_GRACE.run_each(connection, [{"i": i, "deadline": until} for i, until in deadlines.items()])
+
+
+@dataclass(frozen=True, slots=True)
+class OneTimeRow:
+    """A one-time code that a typed one could be."""
+
+    id: int
+    hash: str
+    uses_left: int
+    not_after: float
+
+
+_ONE_TIME = Prepared(
+    select(one_time_codes.c.id, one_time_codes.c.hash, one_time_codes.c.uses_left, one_time_codes.c.not_after)
+    .select_from(one_time_codes.join(users, users.c.id == one_time_codes.c.user_id))
+    .where(
+        users.c.name == bindparam("user_name"),
+        one_time_codes.c.kind == bindparam("code_kind"),
+        one_time_codes.c.position == bindparam("place"),
+    )
+)
+
+
+def one_time_row(connection: Connection, name: str, kind: FactorKind, position: int) -> OneTimeRow | None:
+    """The one row that a typed code of this kind and number could fit, used or not."""
+    rows = _ONE_TIME.rows(connection, {"user_name": name, "code_kind": kind.value, "place": position})
+    return OneTimeRow(*rows[0]) if rows else None
+
+
+_LEFT = Prepared(
+    select(one_time_codes.c.id)
+    .select_from(one_time_codes.join(users, users.c.id == one_time_codes.c.user_id))
+    .where(
+        users.c.name == bindparam("user_name"),
+        one_time_codes.c.kind == FactorKind.RECOVERY.value,
+        one_time_codes.c.uses_left > 0,
+    )
+)
+
+
+def recovery_left(connection: Connection, name: str) -> int:
+    """How many numbered recovery codes this user has not used."""
+    return len(_LEFT.rows(connection, {"user_name": name}))
