@@ -55,6 +55,11 @@ def add_data_key(connection: Connection, keks: KeyEncryptionKeys, *, now: float,
     return number
 
 
+def sealing_key(connection: Connection) -> int:
+    """The number of the data key that new values are sealed under."""
+    return int(connection.execute(select(keys.c.number).where(keys.c.purpose == DATA, keys.c.state == ACTIVE)).scalar_one())
+
+
 def drop_data_keys(connection: Connection, numbers: frozenset[int]) -> None:
     """Delete retired data keys that no row needs any more (the caller has looked)."""
     connection.execute(delete(keys).where(keys.c.purpose == DATA, keys.c.state == RETIRED, keys.c.number.in_(numbers)))
