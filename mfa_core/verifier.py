@@ -117,7 +117,7 @@ class Situation:
     """All that the judgement of one attempt depends on. ``user`` is None when the store does not know the name.
 
     ``name`` is the canonical name; "" when the presented one maps to no identity. ``tag`` is the keyed tag of what was
-    typed and by which client.
+    typed and by which client. ``reading`` is the number of the reading whose password was checked, -1 for none.
     """
 
     name: str
@@ -129,6 +129,7 @@ class Situation:
     password: Password = Password.NOT_ASKED
     proof: Proof | None = None
     tag: bytes = b""
+    reading: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +266,8 @@ def _answer(
 ) -> Judgement:
     throttle, now, rules = situation.throttle, situation.now, settings.throttle
     found = readings(attempt, situation)
+    if situation.reading >= 0:
+        found = found[situation.reading : situation.reading + 1]
     if not found:
         return _refuse(attempt, situation, Reason.NO_CODE)
     if found[0].passcode.kind is PasscodeKind.EMPTY:

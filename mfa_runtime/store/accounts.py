@@ -105,7 +105,10 @@ _RECORDS = PreparedIn(
 
 def load_records(connection: Connection, keys: Sequence[str]) -> dict[str, Record]:
     """The throttle records under these keys; a key without one is not in the answer."""
-    return {row[0]: Record(*row[1:6], bytes(row[6]), row[7]) for row in _RECORDS.rows(connection, keys)}
+    return {
+        key: Record(failures, consecutive, not_before, failed_at, succeeded_at, bytes(tag), scope)
+        for key, failures, consecutive, not_before, failed_at, succeeded_at, tag, scope in _RECORDS.rows(connection, keys)
+    }
 
 
 def _upsert_record(dialect: Dialect) -> ClauseElement:

@@ -1,8 +1,8 @@
 """Core statements compiled once: what the login path executes.
 
 Room rule: this file knows how a compiled statement meets a driver, and no table. SQLAlchemy's executor costs 25 to 45
-microseconds a statement, a login needs eight; the compiled text on the driver's own cursor costs 3 to 6. The statements stay Core
-expressions, so that PostgreSQL remains a dialect.
+microseconds a statement, and a login needs eight; the compiled text on the driver's own cursor costs 3 to 6. The statements
+stay Core expressions, so that PostgreSQL remains a dialect.
 """
 
 from __future__ import annotations

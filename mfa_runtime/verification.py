@@ -1,0 +1,268 @@
+"""The gate: everything that an attempt needs before it can be judged, then the queue to the ledger.
+
+Room rule: sequence, no decision. Name and policy first; what is slow (a first-factor backend, argon2) happens here, in bounded
+pools and outside the transaction; what counts is judged in :mod:`mfa_runtime.ledger`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from mfa_core import oath
+from mfa_core.errors import MfaError, Overloaded, StoreUnavailable, UsernameRefused
+from mfa_core.identity import IdentityRules, normalise
+from mfa_core.model import Attempt, CredentialState, FactorKind, FirstFactor, Interaction, SplitMode
+from mfa_core.passcode import Passcode, PasscodeKind
+from mfa_core.policy import Decision, Policy, PolicyQuestion
+from mfa_core.secret import Secret
+from mfa_core.split import Split
+from mfa_core.throttle import CLEAN, Throttle
+from mfa_core.verdict import Unavailable, Unready, Verdict
+from mfa_core.verifier import Password, Proof, ProofState, Settings, Situation, readings
+from mfa_runtime import one_time_hash
+from mfa_runtime.directory import Groups
+from mfa_runtime.group_commit import GroupCommit
+from mfa_runtime.ledger import Entry, Ledger, Ruling
+from mfa_runtime.store import accounts
+from mfa_runtime.store.database import Store
+
+log = logging.getLogger(__name__)
+
+HASHES_AT_ONCE = 2
+"""Concurrent argon2 runs: 8 MiB each. More wait; a flood of long codes must not slow the others down."""
+MAX_WAITING_HASHES = 64
+
+
+class PrimaryUnavailable(MfaError):
+    """The first-factor backend cannot be asked now: refuse, without counting."""
+
+
+class Primary(Protocol):
+    """Checks a password: asked at most once for an attempt."""
+
+    async def check(self, name: str, password: Secret, attempt: Attempt) -> bool:
+        """Whether this is the password of the user.
+
+        Raises:
+            PrimaryUnavailable: no answer within the backend's own time.
+        """
+        ...
+
+
+class Enroller(Protocol):
+    """Turns a refusal into an enrolment inside the dialogue."""
+
+    async def offer(self, attempt: Attempt, name: str) -> Verdict:
+        """Begin: a challenge that shows a new credential."""
+        ...
+
+    def knows(self, challenge_id: str) -> bool:
+        """Whether an enrolment with this challenge is under way."""
+        ...
+
+    async def answer(self, attempt: Attempt, name: str) -> Verdict:
+        """Go on with the enrolment that ``attempt.challenge_id`` names."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a reload replaces, as one value."""
+
+    identity: IdentityRules
+    policy: Policy
+    settings: Settings
+    host_groups: frozenset[str] = frozenset()
+
+
+_LETTERS = {
+    PasscodeKind.RECOVERY: FactorKind.RECOVERY,
+    PasscodeKind.RECOVERY_KEY: FactorKind.RECOVERY_KEY,
+    PasscodeKind.BYPASS: FactorKind.BYPASS,
+}
+
+
+class Verification:
+    """The gate of this process. Lives on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        ledger: Ledger,
+        rules: Rules,
+        groups: Groups,
+        clock: Callable[[], float],
+        capacity: int,
+        primary: Primary | None = None,
+        enroller: Enroller | None = None,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._rules = rules
+        self._groups = groups
+        self._clock = clock
+        self._primary = primary
+        self._enroller = enroller
+        self._writer: GroupCommit[Entry, Ruling] = GroupCommit(ledger.process, capacity=capacity, idle=ledger.flush)
+        self._hashers = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
+        self._hashing = 0
+
+    def start(self) -> None:
+        """Start the writer; call it on the loop that will decide."""
+        self._writer.start()
+
+    async def stop(self) -> None:
+        """Answer what waits, write what is left, stop."""
+        await self._writer.stop()
+        self._hashers.shutdown(wait=False, cancel_futures=True)
+
+    def replace_rules(self, rules: Rules, primary: Primary | None) -> None:
+        """From the next attempt on, these hold."""
+        self._rules = rules
+        self._primary = primary
+
+    async def decide(self, attempt: Attempt) -> Verdict:
+        """Decide one attempt: see :class:`mfa_runtime.gate.Gate`."""
+        try:
+            return await self._decide(attempt)
+        except Overloaded as err:
+            log.warning("attempt %s refused: %s", attempt.event_id, err)
+            return Unavailable(attempt.event_id, Unready.OVERLOADED)
+        except PrimaryUnavailable as err:
+            log.warning("attempt %s refused: the first factor could not be checked: %s", attempt.event_id, err)
+            return Unavailable(attempt.event_id, Unready.BACKEND)
+        except StoreUnavailable as err:
+            log.error("attempt %s refused: %s; %s", attempt.event_id, err, err.cure)
+            return Unavailable(attempt.event_id, Unready.STORE)
+        except Exception:
+            # The outermost place: a bug refuses this login and leaves the others alone (ASVS 16.5.3: no fail-open).
+            log.exception("attempt %s refused: internal error", attempt.event_id)
+            return Unavailable(attempt.event_id, Unready.INTERNAL)
+
+    async def _decide(self, attempt: Attempt) -> Verdict:
+        rules = self._rules
+        try:
+            name = normalise(attempt.username, rules.identity)
+        except UsernameRefused:
+            name = ""
+        if attempt.challenge_id and self._enroller is not None and self._enroller.knows(attempt.challenge_id):
+            return await self._enroller.answer(attempt, name)
+        groups = await self._groups.groups_of(name) if rules.policy.needs_groups and name else None
+        decision = rules.policy.decide(
+            PolicyQuestion(
+                door=attempt.door,
+                service=attempt.service,
+                username=name,
+                groups=groups,
+                source=attempt.source,
+                now=self._clock(),
+                host_groups=rules.host_groups,
+                methods=attempt.methods,
+            )
+        )
+        entry = Entry(attempt, name, decision, rules.settings)
+        typed = attempt.typed
+        if typed is not None and typed:
+            entry = replace(entry, tag=self._tag(attempt, typed)) if attempt.interaction is Interaction.ONE_SHOT else entry
+            if attempt.first_factor is FirstFactor.OURS or not _is_plainly_digits(attempt, decision, typed):
+                entry = await self._prepare(entry)
+        ruling = await self._writer.submit(entry)
+        if ruling.may_enrol and self._enroller is not None:
+            return await self._enroller.offer(attempt, name)
+        return ruling.verdict
+
+    def _tag(self, attempt: Attempt, typed: Secret) -> bytes:
+        label = f"typed|{attempt.client}|{attempt.source}"
+        return self._ledger.keyring.tag(label, typed.reveal())[:8]
+
+    async def _prepare(self, entry: Entry) -> Entry:
+        """Check the password where it is ours, and the hash where letters were typed: at most one of each."""
+        loop = asyncio.get_running_loop()
+        if self._hashing >= MAX_WAITING_HASHES:
+            raise Overloaded(f"{self._hashing} attempts wait for a hash already")
+        self._hashing += 1
+        try:
+            account = await loop.run_in_executor(self._hashers, self._read, entry.name)
+            situation = Situation(
+                name=entry.name,
+                user=account.user if account else None,
+                credentials=account.credentials if account else (),
+                throttle=_NO_THROTTLE,
+                decision=entry.decision,
+                now=self._clock(),
+            )
+            found = readings(entry.attempt, situation)
+            if not found:
+                return entry
+            if entry.attempt.first_factor is FirstFactor.OURS:
+                chosen = _likeliest(found, situation, entry.settings)
+                entry = replace(entry, reading=chosen, password=await self._check(entry, found[chosen].password))
+                found = (found[chosen],)
+            for reading in found:
+                kind = _LETTERS.get(reading.passcode.kind)
+                if kind is not None:
+                    position = reading.passcode.recovery_index
+                    proof = await loop.run_in_executor(self._hashers, self._prove, entry.name, kind, reading.passcode)
+                    return replace(entry, proof=proof, proof_position=position)
+        finally:
+            self._hashing -= 1
+        return entry
+
+    async def _check(self, entry: Entry, password: Secret) -> Password:
+        if self._primary is None:
+            raise PrimaryUnavailable("no first-factor backend is configured", cure="set `primary` for this door")
+        if not password:
+            # A directory would take this for an unauthenticated bind and say yes (RFC 4513 section 5.1.2).
+            return Password.BAD
+        good = await self._primary.check(entry.name, password, entry.attempt)
+        return Password.GOOD if good else Password.BAD
+
+    def _read(self, name: str) -> accounts.Account | None:
+        with self._store.reading() as connection:
+            return accounts.load(connection, [name], self._ledger.keyring).get(name)
+
+    def _prove(self, name: str, kind: FactorKind, passcode: Passcode) -> Proof | None:
+        with self._store.reading() as connection:
+            row = accounts.one_time_row(connection, name, kind, passcode.recovery_index)
+        keyring = self._ledger.keyring
+        fits = one_time_hash.matches(row.hash if row else one_time_hash.DUMMY, passcode.text, keyring=keyring)
+        if row is None or not fits:
+            return None
+        state = ProofState.USABLE
+        if row.uses_left <= 0:
+            state = ProofState.USED
+        elif row.not_after and self._clock() >= row.not_after:
+            state = ProofState.EXPIRED
+        return Proof(kind, row.id, state)
+
+
+_NO_THROTTLE = Throttle(CLEAN, CLEAN, CLEAN)
+
+
+def _is_plainly_digits(attempt: Attempt, decision: Decision, typed: Secret) -> bool:
+    """Whether no letters can be a code here: the common case, which needs nothing but the ledger."""
+    raw = typed.reveal()
+    grammar = decision.grammar or attempt.grammar
+    if grammar.mode in {SplitMode.SEPARATE, SplitMode.OTP_ONLY}:
+        return raw.isdigit()
+    return raw[-6:].isdigit()
+
+
+def _likeliest(found: tuple[Split, ...], situation: Situation, settings: Settings) -> int:
+    """Which reading's password to check, as there may be only one check: the one whose code fits now, else the first."""
+    for i, reading in enumerate(found):
+        if reading.passcode.kind is not PasscodeKind.DIGITS:
+            continue
+        code = reading.passcode.text.reveal().decode("ascii")
+        for credential in situation.credentials:
+            if credential.state is CredentialState.ACTIVE:
+                result = oath.match(credential, code, now=situation.now, window=settings.window, max_drift=settings.max_drift)
+                if result.fit is not oath.Fit.NONE:
+                    return i
+    return 0
