@@ -163,6 +163,22 @@ class Credential:
     resync_step: int = -1
     label: str = ""
 
+    def spent_at(self, step: int, drift_steps: int) -> Credential:
+        """This credential after the code of ``step`` was accepted. (Spelt out: ``replace`` costs a login 5 microseconds.)"""
+        return Credential(
+            self.id,
+            self.kind,
+            self.state,
+            self.secret,
+            self.digest,
+            self.digits,
+            self.period_s,
+            step,
+            drift_steps,
+            -1,
+            self.label,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class User:

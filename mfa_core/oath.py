@@ -48,6 +48,10 @@ class _Generator(pyotp.OTP):
     def byte_secret(self) -> bytes:
         return self._key
 
+    @staticmethod
+    def int_to_bytestring(i: int, *, padding: int = 8) -> bytes:
+        return i.to_bytes(padding, "big")
+
 
 def code_at(credential: Credential, counter: int) -> str:
     """The code of a counter (HOTP) or time step (TOTP): RFC 4226 section 5.3."""

@@ -287,11 +287,15 @@ class FromNetworks:
         object.__setattr__(self, "_exclude", tuple(exclude))
 
     def fit(self, question: PolicyQuestion) -> Fit:
-        """See :class:`Condition`. A source that is no IP literal is an unknown one."""
-        if question.source is None:
+        """See :class:`Condition`."""
+        return self.holds(question.source)
+
+    def holds(self, source: str | None) -> Fit:
+        """Say whether ``source`` lies in the networks; what is no IP literal is as unknown as None."""
+        if source is None:
             return Fit.UNKNOWN
         try:
-            address = ipaddress.ip_address(question.source)
+            address = ipaddress.ip_address(source)
         except ValueError:
             return Fit.UNKNOWN
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:

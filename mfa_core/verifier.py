@@ -291,11 +291,13 @@ def _answer(
             _refuse(attempt, situation, Reason.FIRST_FACTOR_FAILED),
             throttle=Throttle(throttle.account, throttle.lane, source),
         )
-    charged = charge(throttle, now, rules, tag=situation.tag)
-    if not attempt.source:
-        charged = replace(charged, source=throttle.source)
     outcome = _evaluate(found, situation, settings, enrolled)
     if isinstance(outcome, _Refused):
+        # The charge stands for every code that was looked at. It is computed after the comparison only because nothing can
+        # come between them: attempts on one account are judged one after another inside the writing transaction.
+        charged = charge(throttle, now, rules, tag=situation.tag)
+        if not attempt.source:
+            charged = Throttle(charged.account, charged.lane, throttle.source)
         reason = _unenrolled_reason(situation, enrolled) or outcome.reason
         # A code that was right and is spent is no guess: a double click must not lock its owner out.
         counted = outcome.reason is not Reason.REPLAYED
@@ -311,12 +313,14 @@ def _answer(
             note=outcome.note,
         )
     fresh = succeed(throttle, now, rules, scope=settings.scope, has_source=attempt.source is not None)
-    event = replace(
-        _event(attempt, situation, Outcome.ACCEPTED),
+    event = _event(
+        attempt,
+        situation,
+        Outcome.ACCEPTED,
+        note=outcome.note,
         factor=outcome.factor,
         credential=outcome.label,
         step=outcome.step,
-        note=outcome.note,
     )
     return Judgement(
         Accepted(attempt.event_id, outcome.factor, outcome.label, outcome.notices, outcome.password),
@@ -381,7 +385,7 @@ def _evaluate_digits(
         result = oath.match(credential, code, now=situation.now, window=settings.window, max_drift=settings.max_drift)
         match result.fit:
             case Fit.NEW | Fit.CONSECUTIVE:
-                spent = replace(credential, last_step=result.step, drift_steps=result.drift_steps, resync_step=-1)
+                spent = credential.spent_at(result.step, result.drift_steps)
                 note = "drift moved by two consecutive codes" if result.fit is Fit.CONSECUTIVE else ""
                 return _Good(credential.kind, _label(credential), result.step, spent, note=note)
             case Fit.SPENT:
@@ -486,9 +490,10 @@ def _refuse(
     # Doors map reasons to their own codes, and a code is as readable as a text: what must not be told apart gets one reason.
     shown = reason if proved or reason not in _TEXTS else Reason.MISMATCH
     throttle = situation.throttle if throttle is None else throttle
-    event = _event(attempt, situation, Outcome.REJECTED, reason, note=note or situation.decision.missing)
-    if throttle is not situation.throttle:
-        event = replace(event, failures=throttle.account.consecutive)
+    failures = 0 if throttle is situation.throttle else throttle.account.consecutive
+    event = _event(
+        attempt, situation, Outcome.REJECTED, reason, note=note or situation.decision.missing, failures=failures
+    )
     return Judgement(
         Rejected(attempt.event_id, shown, text, retry_after_s),
         event,
@@ -499,18 +504,31 @@ def _refuse(
 
 
 def _event(
-    attempt: Attempt, situation: Situation, outcome: Outcome, reason: str = "", *, note: str = ""
+    attempt: Attempt,
+    situation: Situation,
+    outcome: Outcome,
+    reason: str = "",
+    *,
+    note: str = "",
+    factor: str = "",
+    credential: str = "",
+    step: int = -1,
+    failures: int = 0,
 ) -> AttemptDecided:
     return AttemptDecided(
-        event_id=attempt.event_id,
-        at=situation.now,
-        door=attempt.door,
-        service=attempt.service,
-        user=situation.name or attempt.username,
-        outcome=outcome,
-        reason=reason,
-        rule=situation.decision.rule,
-        source=attempt.source or "",
-        client=attempt.client,
-        note=note,
+        attempt.event_id,
+        situation.now,
+        attempt.door,
+        attempt.service,
+        situation.name or attempt.username,
+        outcome,
+        reason,
+        situation.decision.rule,
+        attempt.source or "",
+        attempt.client,
+        factor,
+        credential,
+        step,
+        failures,
+        note,
     )

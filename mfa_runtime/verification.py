@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from mfa_core import oath
 from mfa_core.errors import MfaError, Overloaded, StoreUnavailable, UsernameRefused
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 HASHES_AT_ONCE = 2
 """Concurrent argon2 runs: 8 MiB each. More wait; a flood of long codes must not slow the others down."""
 MAX_WAITING_HASHES = 64
+READS_AT_ONCE = 2
 
 
 class PrimaryUnavailable(MfaError):
@@ -112,6 +113,7 @@ class Verification:
         self._writer: GroupCommit[Entry, Ruling] = GroupCommit(ledger.process, capacity=capacity, idle=ledger.flush)
         self._hashers = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
         self._hashing = 0
+        self._readers = ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="read")
 
     def start(self) -> None:
         """Start the writer; call it on the loop that will decide."""
@@ -120,7 +122,8 @@ class Verification:
     async def stop(self) -> None:
         """Answer what waits, write what is left, stop."""
         await self._writer.stop()
-        self._hashers.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._hashers, self._readers):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def replace_rules(self, rules: Rules, primary: Primary | None) -> None:
         """From the next attempt on, these hold."""
@@ -166,10 +169,10 @@ class Verification:
                 methods=attempt.methods,
             )
         )
-        entry = Entry(attempt, name, decision, rules.settings)
         typed = attempt.typed
-        if typed is not None and typed:
-            entry = replace(entry, tag=self._tag(attempt, typed)) if attempt.interaction is Interaction.ONE_SHOT else entry
+        tag = self._tag(attempt, typed) if typed and attempt.interaction is Interaction.ONE_SHOT else b""
+        entry = Entry(attempt, name, decision, rules.settings, tag=tag)
+        if typed:
             if attempt.first_factor is FirstFactor.OURS or not _is_plainly_digits(attempt, decision, typed):
                 entry = await self._prepare(entry)
         ruling = await self._writer.submit(entry)
@@ -183,36 +186,37 @@ class Verification:
 
     async def _prepare(self, entry: Entry) -> Entry:
         """Check the password where it is ours, and the hash where letters were typed: at most one of each."""
-        loop = asyncio.get_running_loop()
+        account = await asyncio.get_running_loop().run_in_executor(self._readers, self._read, entry.name)
+        situation = Situation(
+            name=entry.name,
+            user=account.user if account else None,
+            credentials=account.credentials if account else (),
+            throttle=_NO_THROTTLE,
+            decision=entry.decision,
+            now=self._clock(),
+        )
+        found = readings(entry.attempt, situation)
+        if not found:
+            return entry
+        if entry.attempt.first_factor is FirstFactor.OURS:
+            chosen = _likeliest(found, situation, entry.settings)
+            entry = replace(entry, reading=chosen, password=await self._check(entry, found[chosen].password))
+            found = (found[chosen],)
+        for reading in found:
+            kind = _LETTERS.get(reading.passcode.kind)
+            if kind is not None:
+                proof = await self._proof(entry.name, kind, reading.passcode)
+                return replace(entry, proof=proof, proof_position=reading.passcode.recovery_index)
+        return entry
+
+    async def _proof(self, name: str, kind: FactorKind, passcode: Passcode) -> Proof | None:
         if self._hashing >= MAX_WAITING_HASHES:
             raise Overloaded(f"{self._hashing} attempts wait for a hash already")
         self._hashing += 1
         try:
-            account = await loop.run_in_executor(self._hashers, self._read, entry.name)
-            situation = Situation(
-                name=entry.name,
-                user=account.user if account else None,
-                credentials=account.credentials if account else (),
-                throttle=_NO_THROTTLE,
-                decision=entry.decision,
-                now=self._clock(),
-            )
-            found = readings(entry.attempt, situation)
-            if not found:
-                return entry
-            if entry.attempt.first_factor is FirstFactor.OURS:
-                chosen = _likeliest(found, situation, entry.settings)
-                entry = replace(entry, reading=chosen, password=await self._check(entry, found[chosen].password))
-                found = (found[chosen],)
-            for reading in found:
-                kind = _LETTERS.get(reading.passcode.kind)
-                if kind is not None:
-                    position = reading.passcode.recovery_index
-                    proof = await loop.run_in_executor(self._hashers, self._prove, entry.name, kind, reading.passcode)
-                    return replace(entry, proof=proof, proof_position=position)
+            return await asyncio.get_running_loop().run_in_executor(self._hashers, self._prove, name, kind, passcode)
         finally:
             self._hashing -= 1
-        return entry
 
     async def _check(self, entry: Entry, password: Secret) -> Password:
         if self._primary is None:
@@ -249,9 +253,15 @@ def _is_plainly_digits(attempt: Attempt, decision: Decision, typed: Secret) -> b
     """Whether no letters can be a code here: the common case, which needs nothing but the ledger."""
     raw = typed.reveal()
     grammar = decision.grammar or attempt.grammar
-    if grammar.mode in {SplitMode.SEPARATE, SplitMode.OTP_ONLY}:
-        return raw.isdigit()
-    return raw[-6:].isdigit()
+    match grammar.mode:
+        case SplitMode.SEPARATE | SplitMode.OTP_ONLY:
+            return raw.isdigit()
+        case SplitMode.APPEND:
+            return raw[-6:].isdigit()
+        case SplitMode.SEPARATOR | SplitMode.KEYWORD:
+            return raw.rpartition(grammar.separator.encode("utf-8", "surrogateescape") or b",")[2].isdigit()
+        case _:
+            assert_never(grammar.mode)
 
 
 def _likeliest(found: tuple[Split, ...], situation: Situation, settings: Settings) -> int:

@@ -28,16 +28,7 @@ class Prepared:
 
     def __init__(self, build: ClauseElement | Callable[[Dialect], ClauseElement]) -> None:
         self._build = build
-        self._compiled: dict[str, tuple[str, tuple[str, ...] | None]] = {}
-
-    def _for(self, dialect: Dialect) -> tuple[str, tuple[str, ...] | None]:
-        known = self._compiled.get(dialect.name)
-        if known is None:
-            statement = self._build if isinstance(self._build, ClauseElement) else self._build(dialect)
-            compiled: Any = statement.compile(dialect=dialect)
-            known = (str(compiled), tuple(compiled.positiontup) if compiled.positional else None)
-            self._compiled[dialect.name] = known
-        return known
+        self._compiled: dict[str, _Compiled] = {}
 
     def rows(self, connection: Connection, parameters: Mapping[str, Any]) -> list[Row]:
         """Execute, and fetch every row."""
@@ -49,16 +40,41 @@ class Prepared:
 
     def run_each(self, connection: Connection, parameters: Sequence[Mapping[str, Any]]) -> int:
         """Execute once for each set of parameters; how many rows were touched in all."""
-        text, order = self._for(connection.dialect)
+        compiled = self._for(connection.dialect)
         cursor = _cursor(connection)
-        cursor.executemany(text, [[p[name] for name in order] for p in parameters] if order else list(parameters))
+        cursor.executemany(compiled.text, [compiled.arguments(p) for p in parameters])
         return int(cursor.rowcount)
 
     def _execute(self, connection: Connection, parameters: Mapping[str, Any]) -> Any:
-        text, order = self._for(connection.dialect)
+        compiled = self._for(connection.dialect)
         cursor = _cursor(connection)
-        cursor.execute(text, [parameters[name] for name in order] if order else parameters)
+        cursor.execute(compiled.text, compiled.arguments(parameters))
         return cursor
+
+    def _for(self, dialect: Dialect) -> _Compiled:
+        known = self._compiled.get(dialect.name)
+        if known is None:
+            known = self._compiled[dialect.name] = _Compiled(
+                self._build if isinstance(self._build, ClauseElement) else self._build(dialect), dialect
+            )
+        return known
+
+
+class _Compiled:
+    """The text of a statement, and how parameters are handed over: a list in order, or a mapping, as the driver wants."""
+
+    __slots__ = ("_constants", "_order", "text")
+
+    def __init__(self, statement: ClauseElement, dialect: Dialect) -> None:
+        compiled: Any = statement.compile(dialect=dialect)
+        self.text = str(compiled)
+        self._order: list[str] | None = list(compiled.positiontup) if compiled.positional else None
+        # Values that the expression itself holds (state = 'active') are parameters too.
+        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
+
+    def arguments(self, parameters: Mapping[str, Any]) -> list[Any] | dict[str, Any]:
+        given = {**self._constants, **parameters} if self._constants else parameters
+        return dict(given) if self._order is None else [given[name] for name in self._order]
 
 
 class PreparedIn:
