@@ -149,6 +149,6 @@ def grace_deadline(granted_until: float, *, now: float, days: int) -> float:
     return min(granted_until, deadline) if granted_until > 0 else deadline
 
 
-def pending_until(now: float) -> float:
+def pending_until(now: float, *, pending_s: int = PENDING_S) -> float:
     """When a secret that is shown now stops being confirmable, Unix seconds."""
-    return now + PENDING_S
+    return now + pending_s

@@ -34,9 +34,16 @@ class Bypass:
 
 
 def issue_bypass(
-    connection: Connection, act: Act, user: User, *, reason: str, approver: str, valid_s: int = DEFAULT_BYPASS_S
+    connection: Connection,
+    act: Act,
+    user: User,
+    *,
+    reason: str,
+    approver: str,
+    valid_s: int = DEFAULT_BYPASS_S,
+    uses: int = 1,
 ) -> Bypass:
-    """Issue the one bypass code of a user: one use, ``valid_s`` seconds. An earlier one stops working.
+    """Issue the one bypass code of a user, for ``uses`` logins within ``valid_s`` seconds. An earlier one stops working.
 
     Raises:
         InvalidInput: no reason or approver, or more than 24 hours.
@@ -59,7 +66,7 @@ def issue_bypass(
             kind=FactorKind.BYPASS,
             position=0,
             hash=hash_code(read_passcode(text.encode("ascii")).text, keyring=act.keyring),
-            uses_left=1,
+            uses_left=uses,
             not_after=not_after,
             created_at=act.now,
             used_at=0.0,

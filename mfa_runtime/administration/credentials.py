@@ -102,13 +102,15 @@ def revoke_credential(connection: Connection, act: Act, number: int, *, force: b
     return _settle(connection, act, user, number, CredentialState.REVOKED, "credential.revoke")
 
 
-def resynchronise_credential(connection: Connection, act: Act, number: int, first: str, second: str) -> Credential:
-    """Bring a token back into step by two consecutive codes; both are spent. A suspended credential is active again.
+def resynchronise_credential(connection: Connection, act: Act, number: int, first: str, second: str) -> Credential | None:
+    """Bring a token back into step by two consecutive codes; both are spent. None when they do not fit.
+
+    A suspended credential is active again: whoever has the token has just shown it to an administrator.
 
     Raises:
         NotFound: no such credential.
         Conflict: it is pending or revoked.
-        InvalidInput: the codes are not two consecutive ones of this credential within reach.
+        InvalidInput: what was typed is not digits.
     """
     row, user = _find(connection, number)
     if row.state not in {CredentialState.ACTIVE, CredentialState.SUSPENDED}:
@@ -128,10 +130,7 @@ def resynchronise_credential(connection: Connection, act: Act, number: int, firs
     )
     after = resynchronise(credential, _digits(first), _digits(second), now=act.now)
     if after is None:
-        raise InvalidInput(
-            f"these are not two consecutive new codes of credential {number}",
-            cure="take two codes that follow each other, the older one first, neither of them used before",
-        )
+        return None
     connection.execute(
         update(credentials)
         .where(credentials.c.id == number)

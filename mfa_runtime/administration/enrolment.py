@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from mfa_core.enrolment import Move, moved, pending_until
+from mfa_core.enrolment import PENDING_S, Move, moved, pending_until
 from mfa_core.errors import InvalidInput
 from mfa_core.model import Credential, CredentialState, Digest, FactorKind, User
 from mfa_core.oath import DIGITS, PERIODS_S, Fit, match
@@ -32,7 +32,8 @@ SECRET_BYTES = {Digest.SHA1: 20, Digest.SHA256: 32, Digest.SHA512: 64}
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a new credential is like. ``issuer`` is what the app shows over the account."""
+    """What a new credential is like. ``issuer`` is what the app shows over the account; ``pending_s`` is how long it can be
+    confirmed."""
 
     issuer: str
     kind: FactorKind = FactorKind.TOTP
@@ -40,6 +41,7 @@ class Parameters:
     digits: int = 6
     period_s: int = 30
     label: str = ""
+    pending_s: int = PENDING_S
 
     def __post_init__(self) -> None:
         if self.digits not in DIGITS:
@@ -88,7 +90,7 @@ def begin(connection: Connection, act: Act, user: User, parameters: Parameters) 
     """
     state = moved(user.state, Move.BEGIN)
     replaced = _drop_pending(connection, user)
-    expires_at = pending_until(act.now)
+    expires_at = pending_until(act.now, pending_s=parameters.pending_s)
     begun = _make(connection, act, user, parameters, CredentialState.PENDING, expires_at=expires_at)
     set_state(connection, user, state)
     act.record(

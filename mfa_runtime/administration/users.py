@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, fu
 from mfa_core.enrolment import DEFAULT_GRACE_DAYS, Move, grace_deadline, moved
 from mfa_core.errors import Conflict, NotFound
 from mfa_core.model import CredentialState, EnrolmentState, FactorKind, Requirement, User
+from mfa_core.throttle import CLEAN, Record
 from mfa_runtime.administration.act import Act
 from mfa_runtime.store.ids import take
 from mfa_runtime.store.schema import credentials, one_time_codes, throttle, users
@@ -184,8 +185,25 @@ def reset(connection: Connection, act: Act, name: str) -> User:
     return find_user(connection, name)
 
 
-def list_users(connection: Connection, wanted: UserFilter, *, now: float, limit: int | None = None) -> Iterator[ListedUser]:
-    """Users by name, streamed: however many there are, two thousand are in memory."""
+def invite_again(connection: Connection, act: Act, user: User) -> User:
+    """Let a user whose credentials were revoked enrol anew: an administrator's decision, not the user's."""
+    set_state(connection, user, moved(user.state, Move.INVITE))
+    act.record(connection, "user.invite", user.name)
+    return find_user(connection, user.name)
+
+
+def throttle_of(connection: Connection, name: str) -> Record:
+    """What failed codes left on a user's account (not on a source's lane)."""
+    row = connection.execute(select(throttle).where(throttle.c.key == f"account:{name}")).first()
+    if row is None:
+        return CLEAN
+    return Record(failures=row.failures, consecutive=row.consecutive, not_before=row.not_before)
+
+
+def list_users(
+    connection: Connection, wanted: UserFilter, *, now: float, limit: int | None = None, start: str = ""
+) -> Iterator[ListedUser]:
+    """Users by name from ``start`` on, streamed: however many there are, two thousand are in memory."""
     state = _effective_state(now)
     query = (
         select(
@@ -195,9 +213,9 @@ def list_users(connection: Connection, wanted: UserFilter, *, now: float, limit:
         .where(*_conditions(wanted, state))
         .order_by(users.c.name)
     )
-    last, left = "", limit
+    following, left = users.c.name >= start, limit
     while left is None or left > 0:
-        page = connection.execute(query.where(users.c.name > last).limit(_PAGE if left is None else min(_PAGE, left))).all()
+        page = connection.execute(query.where(following).limit(_PAGE if left is None else min(_PAGE, left))).all()
         if not page:
             return
         factors = _factors(connection, page[0].name, page[-1].name)
@@ -213,7 +231,7 @@ def list_users(connection: Connection, wanted: UserFilter, *, now: float, limit:
                 recovery_left=spare.get(row.id, 0),
                 created_at=float(row.created_at),
             )
-        last = page[-1].name
+        following = users.c.name > page[-1].name
         left = None if left is None else left - len(page)
 
 

@@ -1,0 +1,38 @@
+"""The commands of ``mfactl``, put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mfactl import creds, init, users
+from mfactl.enrol import confirm, enrol
+from mfactl.session import CONFIG_VARIABLE, Options
+
+app = typer.Typer(
+    name="mfactl",
+    help="Administer mfad: users, second factors, policy, audit, keys.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def configure(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option("--config", envvar=CONFIG_VARIABLE, help="The configuration file of mfad.")
+    ] = None,
+) -> None:
+    """Administer mfad: users, second factors, policy, audit, keys."""
+    context.obj = Options(config)
+
+
+app.command("init")(init.init)
+app.add_typer(users.app, name="user")
+app.add_typer(creds.app, name="cred")
+app.command("enrol")(enrol)
+app.command("confirm")(confirm)

@@ -1,0 +1,144 @@
+"""What a command works on: the configuration, the keys and the store, opened when the command asks for them.
+
+Room rule: the only file of this package that opens anything of the installation, and the only one that reads the clock and the
+system's randomness.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from mfa_core.identity import normalise
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from mfa_runtime.administration.act import Act
+    from mfa_runtime.config import Config
+    from mfa_runtime.sealing import Keyring
+    from mfa_runtime.store.database import Store
+
+SYSTEM_CONFIG = Path("/etc/mfad/mfad.yaml")
+CONFIG_VARIABLE = "MFAD_CONFIG"
+LOCAL_DEFAULTS = b"state_dir: ./var/state\nkey_file: ./var/kek\n"
+"""Without any configuration file everything lies under the present directory: good for a trial, and in nobody's way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What stands before the command. ``config`` is None when neither option nor variable named a file."""
+
+    config: Path | None = None
+
+
+def options_of(context: typer.Context) -> Options:
+    """The global options of this run."""
+    found = context.find_object(Options)
+    return Options() if found is None else found
+
+
+def read_configuration(context: typer.Context) -> Config:
+    """The configuration: of ``--config`` or ``MFAD_CONFIG``, else of /etc/mfad, else the built-in one.
+
+    Raises:
+        ConfigurationError: it cannot be used.
+    """
+    from mfa_runtime.config import load_config, load_config_text
+
+    path = options_of(context).config
+    if path is None and SYSTEM_CONFIG.exists():
+        path = SYSTEM_CONFIG
+    if path is not None:
+        return load_config(path)
+    return load_config_text(LOCAL_DEFAULTS, name="the built-in configuration", base=Path.cwd())
+
+
+def credentials_directory() -> str | None:
+    """Where systemd puts the credentials of this process, if it does."""
+    return os.environ.get("CREDENTIALS_DIRECTORY")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open installation. ``now`` is Unix seconds, one time for the whole command."""
+
+    config: Config
+    store: Store
+    keyring: Keyring
+    actor: str
+    now: float
+    clock: Callable[[], float] = time.time
+
+    def name(self, presented: str) -> str:
+        """The canonical form of a user name. Raises: UsernameRefused."""
+        return normalise(presented, self.config.identity)
+
+    def act(self) -> Act:
+        """What the administrator does now, for the audit log."""
+        from mfa_runtime.administration.act import Act
+
+        return Act(self.actor, self.clock(), os.urandom, self.keyring)
+
+    @contextmanager
+    def changing(self) -> Iterator[tuple[Connection, Act]]:
+        """One transaction of changes, with who makes them."""
+        with self.store.writing() as connection:
+            yield connection, self.act()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One consistent view."""
+        with self.store.reading() as connection:
+            yield connection
+
+
+@contextmanager
+def open_session(context: typer.Context) -> Iterator[Session]:
+    """Open the installation for one command; no restore can replace the store meanwhile.
+
+    Raises:
+        ConfigurationError, StoreUnavailable, StoreCorrupt: as the parts say.
+    """
+    from mfa_runtime.key_file import load_key_source
+    from mfa_runtime.state_lock import StateLock
+    from mfa_runtime.store.database import open_store
+    from mfa_runtime.store.key_table import load_keyring
+
+    config = read_configuration(context)
+    with ExitStack() as stack:
+        stack.enter_context(StateLock(config.state_dir).shared())
+        store = open_store(config.state_dir)
+        stack.callback(store.close)
+        keks = load_key_source(config.key_source, credentials_directory=credentials_directory())
+        with store.reading() as connection:
+            keyring = load_keyring(connection, keks, random=os.urandom)
+        yield Session(config, store, keyring, actor(), time.time())
+
+
+def actor() -> str:
+    """Who runs this: the login that started it (``/proc/self/loginuid`` survives sudo and su), and as whom."""
+    effective = _login_name(os.geteuid())
+    try:
+        # 4294967295 (-1): no login, for instance a service or a container.
+        login = int(Path("/proc/self/loginuid").read_text("ascii"))
+    except (OSError, ValueError):
+        login = 2**32 - 1
+    if login in {2**32 - 1, os.geteuid()}:
+        return effective
+    return f"{_login_name(login)} as {effective}"
+
+
+def _login_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"

@@ -1,0 +1,227 @@
+"""``mfactl user``: who has to have a second factor, who has one, who is locked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mfa_core.errors import InvalidInput
+from mfa_core.model import EnrolmentState, User
+from mfactl.options import Json, Name
+from mfactl.output import moment, say, say_columns, say_json, say_json_list, seconds_or_none
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from mfa_runtime.administration.act import Act
+    from mfa_runtime.administration.users import ListedUser
+
+app = typer.Typer(help="Users: add, list, require, exempt, lock, unlock, reset.", no_args_is_help=True)
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Login names.")]
+FromFile = Annotated[Path | None, typer.Option("--file", help="A file with one login name a line.")]
+Reason = Annotated[str, typer.Option(help="For the audit log.")]
+
+
+@app.command()
+def add(context: typer.Context, names: Names = None, file: FromFile = None, json: Json = False) -> None:
+    """Add users. They have nothing yet: `mfactl enrol` gives them a factor."""
+    from mfa_runtime.administration import users
+
+    _each(context, names, file, users.add_user, "added", json=json)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    json: Json = False,
+    state: Annotated[EnrolmentState | None, typer.Option(help="Only users in this state.")] = None,
+    group: Annotated[str | None, typer.Option(help="no: without an active factor; yes: with one.")] = None,
+    locked: Annotated[bool, typer.Option("--locked", help="Only users locked by an administrator.")] = False,
+    name: Annotated[str | None, typer.Option(help="Only names like this, with * and ?.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+) -> None:
+    """List users by name. A million of them need no more memory than a thousand."""
+    from mfa_runtime.administration.users import Group, UserFilter, list_users
+    from mfactl.session import open_session
+
+    if group not in {None, "no", "yes"}:
+        raise InvalidInput(f"--group {group}, expected no or yes")
+    wanted = UserFilter(
+        name=name,
+        state=state,
+        locked=True if locked else None,
+        factor=None if group is None else Group(group),
+    )
+    with open_session(context) as session, session.reading() as connection:
+        listed = list_users(connection, wanted, now=session.now, limit=limit)
+        if json:
+            say_json_list(_as_json(user) for user in listed)
+        else:
+            say_columns(("NAME", "STATE", "FACTORS", "REQUIREMENT", "GRACE UNTIL", "LOCKED", "CODES"), _rows(listed))
+
+
+@app.command()
+def show(context: typer.Context, name: Name, json: Json = False) -> None:
+    """Show all that is known of a user, but no secret."""
+    from mfa_runtime.administration.credentials import list_credentials
+    from mfa_runtime.administration.users import UserFilter, find_user, list_users, throttle_of
+    from mfactl.creds import as_json, rows
+    from mfactl.session import open_session
+
+    with open_session(context) as session, session.reading() as connection:
+        user = find_user(connection, session.name(name))
+        listed = next(u for u in list_users(connection, UserFilter(), now=session.now, limit=1, start=user.name))
+        credentials = list(list_credentials(connection, user))
+        standing = throttle_of(connection, user.name)
+    if json:
+        say_json(
+            _as_json(listed)
+            | {
+                "credentials": [as_json(credential) for credential in credentials],
+                "failures": standing.consecutive,
+                "retry_at": seconds_or_none(standing.not_before if standing.not_before > session.now else 0),
+            }
+        )
+        return
+    say(f"name          {listed.name}")
+    say(f"state         {listed.state}{', locked by an administrator' if listed.locked else ''}")
+    say(f"requirement   {listed.requirement}")
+    say(f"grace until   {moment(listed.grace_until)}")
+    say(f"recovery      {listed.recovery_left} codes left")
+    say(f"failures      {standing.consecutive} in a row; next try from {moment(standing.not_before)}")
+    say(f"added         {moment(listed.created_at)}")
+    if credentials:
+        say()
+        rows(credentials)
+
+
+@app.command()
+def require(
+    context: typer.Context,
+    names: Names = None,
+    file: FromFile = None,
+    days: Annotated[int | None, typer.Option(help="Days of grace to enrol, 1 to 365.")] = None,
+    json: Json = False,
+) -> None:
+    """Require a second factor. Asking again never extends the grace."""
+    from mfa_runtime.administration import users
+    from mfactl.session import read_configuration
+
+    grace = days if days is not None else read_configuration(context).enrolment.grace_days
+    _each(context, names, file, lambda c, act, name: users.require(c, act, name, days=grace), "required", json=json)
+
+
+@app.command()
+def exempt(
+    context: typer.Context,
+    names: Names = None,
+    file: FromFile = None,
+    reason: Reason = "",
+    undo: Annotated[bool, typer.Option("--undo", help="Let the policy decide again.")] = False,
+    json: Json = False,
+) -> None:
+    """Ask no second factor of a user, whatever the policy says."""
+    from mfa_runtime.administration import users
+
+    if undo:
+        _each(context, names, file, users.follow_policy, "under the policy", json=json)
+    else:
+        _each(context, names, file, lambda c, act, name: users.exempt(c, act, name, reason=reason), "exempt", json=json)
+
+
+@app.command()
+def lock(context: typer.Context, names: Names = None, file: FromFile = None, reason: Reason = "", json: Json = False) -> None:
+    """Refuse every login until `mfactl user unlock`."""
+    from mfa_runtime.administration import users
+
+    _each(context, names, file, lambda c, act, name: users.lock(c, act, name, reason=reason), "locked", json=json)
+
+
+@app.command()
+def unlock(context: typer.Context, names: Names = None, file: FromFile = None, json: Json = False) -> None:
+    """Take off the lock, and what failed codes left: waiting times and the hard lock."""
+    from mfa_runtime.administration import users
+
+    _each(context, names, file, users.unlock, "unlocked", json=json)
+
+
+@app.command()
+def reset(context: typer.Context, names: Names = None, file: FromFile = None, json: Json = False) -> None:
+    """Start over: revoke the factors, drop codes and trust. An administrator's lock stays."""
+    from mfa_runtime.administration import users
+
+    _each(context, names, file, users.reset, "reset", json=json)
+
+
+def _each(
+    context: typer.Context,
+    names: list[str] | None,
+    file: Path | None,
+    change: Callable[[Connection, Act, str], User],
+    done: str,
+    *,
+    json: bool,
+) -> None:
+    """One transaction over all names: either every one of them was changed, or none."""
+    from mfactl.session import open_session
+
+    wanted = [*(names or []), *(_lines(file) if file is not None else ())]
+    if not wanted:
+        raise InvalidInput("no user was named", cure="give one or more NAMEs, or --file FILE")
+    changed: list[User] = []
+    with open_session(context) as session, session.changing() as (connection, act):
+        changed += [change(connection, act, session.name(name)) for name in wanted]
+    if json:
+        say_json_list(_user_json(user) for user in changed)
+        return
+    for user in changed:
+        grace = f", grace until {moment(user.grace_until)}" if user.grace_until > 0 else ""
+        say(f"{user.name}: {done} ({user.state}{grace})")
+
+
+def _lines(file: Path) -> Iterator[str]:
+    try:
+        with file.open(encoding="ascii", errors="surrogateescape") as lines:
+            yield from (line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    except OSError as err:
+        raise InvalidInput(f"{file}: cannot be read: {err.strerror}", cure="give a file with one login name a line") from err
+
+
+def _user_json(user: User) -> dict[str, object]:
+    return {
+        "name": user.name,
+        "state": user.state,
+        "requirement": user.requirement,
+        "grace_until": seconds_or_none(user.grace_until),
+        "locked": user.locked,
+    }
+
+
+def _as_json(user: ListedUser) -> dict[str, object]:
+    return {
+        "name": user.name,
+        "state": user.state,
+        "factors": list(user.factors),
+        "requirement": user.requirement,
+        "grace_until": seconds_or_none(user.grace_until),
+        "locked": user.locked,
+        "recovery_codes_left": user.recovery_left,
+        "created_at": seconds_or_none(user.created_at),
+    }
+
+
+def _rows(listed: Iterator[ListedUser]) -> Iterator[tuple[str, ...]]:
+    for user in listed:
+        yield (
+            user.name,
+            user.state,
+            ",".join(user.factors) or "-",
+            user.requirement,
+            moment(user.grace_until),
+            "yes" if user.locked else "no",
+            str(user.recovery_left),
+        )
