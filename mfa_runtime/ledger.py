@@ -77,7 +77,7 @@ class Ledger:
         clock: Callable[[], float],
         sink: Sink,
     ) -> None:
-        self._store = store
+        self._session = store.session()
         self._keyring = keyring
         self._reload_keyring = reload_keyring
         self._node = node
@@ -118,7 +118,7 @@ class Ledger:
 
     def _questions(self, entries: Sequence[Entry]) -> list[Ruling | None]:
         try:
-            with self._store.reading() as connection:
+            with self._session.reading() as connection:
                 sitting = _Sitting(connection, entries, self._keyring, self._clock())
                 judged = [sitting.judge(entry) for entry in entries]
         except UnknownKey:
@@ -173,7 +173,7 @@ class Ledger:
     def _write(self, entries: Sequence[Entry]) -> list[Ruling]:
         deferred, self._deferred = self._deferred, []
         try:
-            with self._store.writing() as connection:
+            with self._session.writing() as connection:
                 sitting = _Sitting(connection, entries, self._keyring, self._clock())
                 judged = [sitting.judge(entry) for entry in entries]
                 sitting.write()

@@ -172,9 +172,8 @@ class Verification:
         typed = attempt.typed
         tag = self._tag(attempt, typed) if typed and attempt.interaction is Interaction.ONE_SHOT else b""
         entry = Entry(attempt, name, decision, rules.settings, tag=tag)
-        if typed:
-            if attempt.first_factor is FirstFactor.OURS or not _is_plainly_digits(attempt, decision, typed):
-                entry = await self._prepare(entry)
+        if typed and (attempt.first_factor is FirstFactor.OURS or not _is_plainly_digits(attempt, decision, typed)):
+            entry = await self._prepare(entry)
         ruling = await self._writer.submit(entry)
         if ruling.may_enrol and self._enroller is not None:
             return await self._enroller.offer(attempt, name)

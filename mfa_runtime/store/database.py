@@ -57,6 +57,10 @@ class Store:
         with translated(), self._writer.begin() as connection:
             yield connection
 
+    def session(self) -> Session:
+        """A connection for one thread that works all the time: it saves the way through the pool at each transaction."""
+        return Session(self._engine)
+
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database without making writers wait (SQLite; nothing to do elsewhere)."""
         if self._engine.dialect.name != "sqlite":
@@ -69,6 +73,46 @@ class Store:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+
+class Session:
+    """The transactions of :class:`Store` on one kept connection. One thread at a time; after an error it connects anew."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """As :meth:`Store.reading`."""
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """As :meth:`Store.writing`."""
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[Connection]:
+        with translated():
+            connection = self._connection
+            if connection is None:
+                connection = self._connection = self._engine.connect()
+            connection.execution_options(mfad_begin=begin)
+            try:
+                with connection.begin():
+                    yield connection
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Let go of the connection; the next transaction opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 def open_store(state_dir: Path) -> Store:
