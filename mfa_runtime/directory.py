@@ -100,7 +100,7 @@ class CachedGroups:
             under_way = asyncio.get_running_loop().run_in_executor(self._threads, self._lookup, name)
             self._under_way[name] = under_way
             under_way.add_done_callback(lambda answer: self._answered(name, answer))
-        # asyncio.wait leaves the lookup alone when this caller gives up: others may wait for it, and its answer is worth keeping.
+        # asyncio.wait leaves the lookup alone when this caller gives up: others wait for it, and its answer is worth keeping.
         done, _ = await asyncio.wait([under_way], timeout=self._timeout_s)
         if not done or under_way.cancelled() or under_way.exception() is not None:
             return None
