@@ -128,6 +128,10 @@ def _fit(holds: bool) -> Fit:
     return Fit.HOLDS if holds else Fit.DIFFERS
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(name if name.isprintable() else ascii(name) for name in names)) or "none"
+
+
 class Condition(Protocol):
     """One thing that a rule asks of a question."""
 
@@ -225,7 +229,7 @@ class InGroups:
 
     def seen(self, question: PolicyQuestion) -> str:
         """See :class:`Condition`."""
-        return "groups unknown" if question.groups is None else f"groups {', '.join(sorted(question.groups)) or 'none'}"
+        return "groups unknown" if question.groups is None else f"groups {_listed(question.groups)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +245,7 @@ class OnHosts:
 
     def seen(self, question: PolicyQuestion) -> str:
         """See :class:`Condition`."""
-        return f"host groups {', '.join(sorted(question.host_groups)) or 'none'}"
+        return f"host groups {_listed(question.host_groups)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +261,7 @@ class AfterMethods:
 
     def seen(self, question: PolicyQuestion) -> str:
         """See :class:`Condition`."""
-        return f"methods {', '.join(ascii(method[:64]) for method in question.methods) or 'none'}"
+        return f"methods {_listed(method[:64] for method in question.methods)}"
 
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 from mfa_core.errors import ConfigurationError
 from mfa_core.identity import IdentityRules
 from mfa_core.model import Door
-from mfa_core.policy import Policy, PolicyProblem, Rule, problems
+from mfa_core.policy import Enrol, Policy, PolicyProblem, Rule, problems
 from mfa_core.throttle import ThrottleRules
 from mfa_runtime.config import document as yaml_text
 from mfa_runtime.config.document import Document
@@ -108,6 +108,8 @@ def load_config_text(text: bytes | str, *, name: str, base: Path) -> Config:
     doors = frozenset(Door) if settings is None else _enabled(settings.doors)
     policy = Policy(rules)
     found.extend(_policy_problem(document, problem) for problem in problems(policy, doors))
+    if settings is not None and not settings.enrolment.enrol_networks:
+        found.extend(_enrolment_nowhere(document, policy))
     if settings is None or found:
         # What was noted while reading stands first; the same place is not blamed again for the gap that this left.
         first_by_place = {(problem.line, problem.key): problem for problem in reversed(found)}
@@ -132,6 +134,21 @@ def load_config_text(text: bytes | str, *, name: str, base: Path) -> Config:
         audit=settings.audit,
         policy=policy,
     )
+
+
+def _enrolment_nowhere(document: Document, policy: Policy) -> Iterable[Problem]:
+    return [
+        Problem(
+            document.name,
+            rule.line,
+            "enrolment.enrol_networks",
+            f"no network, and enrol: at_login in {rule.id!r}",
+            "where people may enrol at login",
+            "list networks, or say enrol: refuse",
+        )
+        for rule in policy.rules
+        if rule.enrol is Enrol.AT_LOGIN
+    ]
 
 
 def _enabled(doors: Doors) -> frozenset[Door]:

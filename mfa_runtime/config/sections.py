@@ -7,6 +7,7 @@ administrators; a test holds its values to the defaults here. A section that is 
 from __future__ import annotations
 
 import enum
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -270,6 +271,10 @@ class Primary(Section):
         return value
 
 
+_MAX_SOCKET_PATH_BYTES = 107
+"""unix(7): sun_path has 108 bytes, the last one a NUL."""
+
+
 class PamDoor(PamSettings):
     """The PAM door: its sockets, and the settings of services that ``services`` does not name.
 
@@ -284,6 +289,13 @@ class PamDoor(PamSettings):
     account_exempt_services: Names = ("cron", "crond", "atd", "systemd-user")
     primary: Primary = Field(default_factory=Primary)
     services: dict[ServiceName, PamSettings] = Field(default_factory=dict)
+
+    @field_validator("socket_dir", mode="after")
+    @classmethod
+    def _the_kernel_takes_the_path(cls, socket_dir: Path) -> Path:
+        if len(os.fsencode(socket_dir / "priv.sock")) > _MAX_SOCKET_PATH_BYTES:
+            raise Unfit("a path short enough for a socket", "use at most 97 bytes, the folder of this file included")
+        return socket_dir
 
     @field_validator("services", mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -157,6 +158,20 @@ def test_a_window_that_cannot_be_is_refused(days: set[int], start: int, end: int
     """No length, outside the day, no day."""
     with pytest.raises(InvalidInput):
         AtTimes(frozenset(days), start, end)
+
+
+PATTERNS = st.lists(st.text(alphabet="ab*?[]!-^\\\\|().\n", max_size=8), min_size=1, max_size=4)
+
+
+@given(PATTERNS, st.text(alphabet="ab*?[]!-^\\\\|().\n", max_size=8))
+def test_patterns_together_match_what_one_of_them_matches(patterns: list[str], text: str) -> None:
+    """Any text is a pattern, and joining them changes nothing."""
+    assert Globs(tuple(patterns)).match(text) == any(fnmatch.fnmatchcase(text, one) for one in patterns)
+
+
+def test_a_hostile_pattern_does_not_take_for_ever() -> None:
+    """Stars do not backtrack into each other."""
+    assert not Globs(("*a" * 25 + "b", "a*b*c", "c*b*a")).match("a" * 250)
 
 
 def test_without_rules_everybody_needs_a_code() -> None:

@@ -291,6 +291,12 @@ def test_an_empty_section_has_its_defaults(text: str) -> None:
         pytest.param("doors: {pam: {prompt: \"a\\nb\"}}", [(1, "doors.pam.prompt")], id="prompt of two lines"),
         pytest.param("doors: {pam: {primary: {type: ldap}}}", [(1, "doors.pam.primary.type")], id="ldap backend"),
         pytest.param("doors: {pam: {services: {../x: {}}}}", [(1, "doors.pam.services.../x")], id="service name"),
+        pytest.param(f"doors: {{pam: {{socket_dir: {'x' * 98}}}}}", [(1, "doors.pam.socket_dir")], id="socket path too long"),
+        pytest.param(
+            "enrolment: {enrol_networks: []}\npolicy: [{id: a, enrol: at_login}]",
+            [(2, "enrolment.enrol_networks")],
+            id="enrolment nowhere",
+        ),
         pytest.param("state_dir: ''", [(1, "state_dir")], id="empty path"),
         pytest.param("state_dir: [a]", [(1, "state_dir")], id="list for a path"),
         pytest.param("policy: {}", [(1, "policy")], id="policy is no list"),
