@@ -19,6 +19,10 @@ LOCKED = "Too many wrong codes: this account is locked. Use a recovery code, or 
 LOCKED_BY_ADMIN = "This account is locked. Contact your administrator."
 MUST_ENROL = "A second factor is required and none is set up. Contact your administrator."
 GRACE_ENDED = "A second factor is required and the time to set it up has passed. Contact your administrator."
+ENROLLED = "Your second factor is set up. Keep the recovery key apart from your phone."
+WRONG_ENROLMENT_CODE = "This is not the code of the new entry. Check the clock of your phone."
+WRONG_ACKNOWLEDGEMENT = "These are not the last four characters of the recovery key above."
+NOT_ACKNOWLEDGED = "Log in again with a code. If the recovery key is lost, ask your administrator for another one."
 CANNOT_RECORD = "The use of the code cannot be recorded (cannot record use). Try again later."
 
 

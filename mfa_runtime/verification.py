@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
 from mfa_core import oath
-from mfa_core.errors import MfaError, Overloaded, StoreUnavailable, UsernameRefused
+from mfa_core.errors import Overloaded, StoreUnavailable, UsernameRefused
 from mfa_core.identity import IdentityRules, normalise
 from mfa_core.model import Attempt, CredentialState, FactorKind, FirstFactor, Interaction, SplitMode
 from mfa_core.passcode import Passcode, PasscodeKind
@@ -28,6 +28,7 @@ from mfa_runtime import one_time_hash
 from mfa_runtime.directory import Groups
 from mfa_runtime.group_commit import GroupCommit
 from mfa_runtime.ledger import Entry, Ledger, Ruling
+from mfa_runtime.primary import Primary, PrimaryUnavailable
 from mfa_runtime.store import accounts
 from mfa_runtime.store.database import Store
 
@@ -37,22 +38,6 @@ HASHES_AT_ONCE = 2
 """Concurrent argon2 runs: 8 MiB each. More wait; a flood of long codes must not slow the others down."""
 MAX_WAITING_HASHES = 64
 READS_AT_ONCE = 2
-
-
-class PrimaryUnavailable(MfaError):
-    """The first-factor backend cannot be asked now: refuse, without counting."""
-
-
-class Primary(Protocol):
-    """Checks a password: asked at most once for an attempt."""
-
-    async def check(self, name: str, password: Secret, attempt: Attempt) -> bool:
-        """Whether this is the password of the user.
-
-        Raises:
-            PrimaryUnavailable: no answer within the backend's own time.
-        """
-        ...
 
 
 class Enroller(Protocol):

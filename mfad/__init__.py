@@ -1,0 +1,1 @@
+"""The daemon: chooses the parts, starts the doors, and stops in order."""

@@ -1,0 +1,95 @@
+"""Where audit events go beside the store: a file of JSON lines, stderr, syslog.
+
+Room rule: sinks receive canonical texts (one ASCII line each) after their commit. The store is the record; a sink that fails is
+reported once and tried again, and never refuses a login.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+Sink = Callable[[Sequence[str]], None]
+
+STDERR = Path("-")
+SYSLOG_SOCKET = "/dev/log"
+
+log = logging.getLogger(__name__)
+
+
+def no_sink(lines: Sequence[str]) -> None:
+    """Keep events in the store only."""
+
+
+class JsonLines:
+    """Appends to a file, opened anew when it was rotated away."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        self._broken = False
+
+    def __call__(self, lines: Sequence[str]) -> None:
+        """Append the lines with one write."""
+        try:
+            if self._fd < 0 or self._was_moved():
+                self._open()
+            os.write(self._fd, ("\n".join(lines) + "\n").encode("ascii"))
+            self._broken = False
+        except OSError as err:
+            if not self._broken:
+                log.error("%s: audit events cannot be appended (they are in the store): %s", self._path, err.strerror)
+            self._broken = True
+            self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _was_moved(self) -> bool:
+        try:
+            return self._path.stat().st_ino != os.fstat(self._fd).st_ino
+        except FileNotFoundError:
+            return True
+
+    def _open(self) -> None:
+        self.close()
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(self._path, flags, 0o600)
+
+
+def write_stderr(lines: Sequence[str]) -> None:
+    """Write the lines to stderr."""
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+class Syslog:
+    """Sends each event as one message of facility authpriv. A full or absent socket loses the copy, not the event."""
+
+    def __init__(self, address: str = SYSLOG_SOCKET) -> None:
+        handler = logging.handlers.SysLogHandler(address, facility=logging.handlers.SysLogHandler.LOG_AUTHPRIV)
+        handler.ident = "mfad: "
+        self._handler = handler
+
+    def __call__(self, lines: Sequence[str]) -> None:
+        """Send the lines."""
+        for line in lines:
+            self._handler.emit(logging.LogRecord("mfad.audit", logging.INFO, "", 0, line, None, None))
+
+
+def join(sinks: Sequence[Sink]) -> Sink:
+    """One sink that feeds all of them."""
+    if not sinks:
+        return no_sink
+
+    def feed(lines: Sequence[str]) -> None:
+        for sink in sinks:
+            sink(lines)
+
+    return feed if len(sinks) > 1 else sinks[0]

@@ -1,0 +1,223 @@
+"""Enrolment inside the login dialogue: offer, code, recovery key, in.
+
+Room rule: sequences what :mod:`mfa_runtime.administration.enrolment` does. It is reached only from an attempt whose first
+factor is known to be verified, at a door that can ask (mfa_core.verifier says so), and from a network that may enrol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from mfa_core import texts
+from mfa_core.audit import AttemptDecided, Outcome
+from mfa_core.errors import Conflict, Overloaded
+from mfa_core.model import Attempt, FactorKind
+from mfa_core.secret import Secret
+from mfa_core.verdict import (
+    Accepted,
+    Challenge,
+    EnrolmentOffer,
+    Prompt,
+    PromptKind,
+    Reason,
+    Rejected,
+    Verdict,
+)
+from mfa_runtime.administration.act import Act
+from mfa_runtime.administration.enrolment import Begun, Confirmed, Parameters, begin, confirm
+from mfa_runtime.administration.users import find_or_add_user, find_user
+from mfa_runtime.sealing import Keyring, RandomBytes, UnknownKey
+from mfa_runtime.store import audit_log
+from mfa_runtime.store.database import Store
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+MAX_UNDER_WAY = 256
+"""Dialogues at once; over this the person is told to try again."""
+MAX_CODES = 3
+"""Codes that may be wrong in one dialogue: each is a typing mistake of somebody who sees the secret."""
+MAX_ACKNOWLEDGEMENTS = 3
+DIALOGUE_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialogue:
+    name: str
+    begun: Begun
+    expires_at: float
+    wrong: int = 0
+    confirmed: Confirmed | None = None
+
+
+class LoginEnrolment:
+    """The dialogues of this process, by challenge id. Lives on one event loop; the store is used in one thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        keyring: Callable[[], Keyring],
+        reload_keyring: Callable[[], Keyring],
+        parameters: Parameters,
+        may_enrol_from: Callable[[str | None], bool],
+        clock: Callable[[], float],
+        random: RandomBytes,
+        node: str,
+    ) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._reload_keyring = reload_keyring
+        self._parameters = parameters
+        self._may_enrol_from = may_enrol_from
+        self._clock = clock
+        self._random = random
+        self._node = node
+        self._dialogues: OrderedDict[str, _Dialogue] = OrderedDict()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="enrolment")
+
+    def replace_settings(self, parameters: Parameters, may_enrol_from: Callable[[str | None], bool]) -> None:
+        """From the next dialogue on, these hold."""
+        self._parameters = parameters
+        self._may_enrol_from = may_enrol_from
+
+    def knows(self, challenge_id: str) -> bool:
+        """Whether a dialogue with this challenge is under way."""
+        return challenge_id in self._dialogues
+
+    async def offer(self, attempt: Attempt, name: str) -> Verdict:
+        """Make a pending credential and show it, once."""
+        if not self._may_enrol_from(attempt.source):
+            return Rejected(attempt.event_id, Reason.ENROLMENT_OFFERED, texts.MUST_ENROL)
+        self._forget_old()
+        if len(self._dialogues) >= MAX_UNDER_WAY:
+            raise Overloaded(f"{MAX_UNDER_WAY} enrolments are under way")
+        try:
+            begun = await self._in_thread(self._begin, name)
+        except Conflict as err:
+            log.warning("%s cannot enrol at login: %s", attempt.event_id, err)
+            return Rejected(attempt.event_id, Reason.NOT_ENROLLED, texts.MUST_ENROL)
+        self._dialogues[attempt.event_id] = _Dialogue(name, begun, self._clock() + DIALOGUE_S)
+        offer = EnrolmentOffer(begun.uri, begun.secret_base32, begun.issuer, name)
+        return self._challenge(attempt.event_id, PromptKind.ENROLMENT_CODE, texts.ENROLMENT_PROMPT, enrolment=offer)
+
+    async def answer(self, attempt: Attempt, name: str) -> Verdict:
+        """Take the code, then the acknowledgement of the recovery key."""
+        dialogue = self._dialogues.get(attempt.challenge_id)
+        typed = attempt.typed
+        if dialogue is None or dialogue.name != name or typed is None or self._clock() >= dialogue.expires_at:
+            self._dialogues.pop(attempt.challenge_id, None)
+            return Rejected(attempt.event_id, Reason.CHALLENGE_EXPIRED)
+        if dialogue.confirmed is None:
+            return await self._code(attempt, dialogue, typed)
+        return await self._acknowledgement(attempt, dialogue, dialogue.confirmed, typed)
+
+    async def _code(self, attempt: Attempt, dialogue: _Dialogue, typed: Secret) -> Verdict:
+        challenge_id = attempt.challenge_id
+        outcome = await self._in_thread(self._confirm, dialogue, typed)
+        if isinstance(outcome, Confirmed):
+            self._dialogues[challenge_id] = replace(dialogue, confirmed=outcome, wrong=0)
+            return self._challenge(
+                challenge_id, PromptKind.ACKNOWLEDGEMENT, texts.ACKNOWLEDGE_PROMPT, recovery_key=outcome.recovery_key
+            )
+        if dialogue.wrong + 1 >= MAX_CODES:
+            del self._dialogues[challenge_id]
+            return Rejected(attempt.event_id, Reason.MISMATCH, texts.WRONG_ENROLMENT_CODE)
+        self._dialogues[challenge_id] = replace(dialogue, wrong=dialogue.wrong + 1)
+        return self._challenge(
+            challenge_id, PromptKind.ENROLMENT_CODE, texts.ENROLMENT_PROMPT, notices=(texts.WRONG_ENROLMENT_CODE,)
+        )
+
+    async def _acknowledgement(
+        self, attempt: Attempt, dialogue: _Dialogue, confirmed: Confirmed, typed: Secret
+    ) -> Verdict:
+        challenge_id = attempt.challenge_id
+        expected = confirmed.recovery_key.reveal().replace(b"-", b"")[-4:]
+        if hmac.compare_digest(typed.reveal().strip().upper(), expected):
+            del self._dialogues[challenge_id]
+            await self._in_thread(self._record_login, attempt, dialogue, confirmed)
+            return Accepted(attempt.event_id, FactorKind.TOTP, f"totp:{confirmed.credential_id}", (texts.ENROLLED,))
+        if dialogue.wrong + 1 >= MAX_ACKNOWLEDGEMENTS:
+            del self._dialogues[challenge_id]
+            return Rejected(attempt.event_id, Reason.CANCELLED, texts.NOT_ACKNOWLEDGED)
+        self._dialogues[challenge_id] = replace(dialogue, wrong=dialogue.wrong + 1)
+        return self._challenge(
+            challenge_id,
+            PromptKind.ACKNOWLEDGEMENT,
+            texts.ACKNOWLEDGE_PROMPT,
+            notices=(texts.WRONG_ACKNOWLEDGEMENT,),
+        )
+
+    def _challenge(
+        self,
+        challenge_id: str,
+        kind: PromptKind,
+        text: str,
+        *,
+        notices: tuple[str, ...] = (),
+        enrolment: EnrolmentOffer | None = None,
+        recovery_key: Secret | None = None,
+    ) -> Challenge:
+        expires_at = self._dialogues[challenge_id].expires_at
+        return Challenge(challenge_id, (Prompt(kind, text, notices),), expires_at, enrolment, recovery_key)
+
+    def _forget_old(self) -> None:
+        now = self._clock()
+        while self._dialogues and next(iter(self._dialogues.values())).expires_at <= now:
+            self._dialogues.popitem(last=False)
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    def _act(self, keyring: Keyring, name: str) -> Act:
+        return Act(actor=f"login:{name}", now=self._clock(), random=self._random, keyring=keyring, node=self._node)
+
+    def _begin(self, name: str) -> Begun:
+        try:
+            return self._begin_with(self._keyring(), name)
+        except UnknownKey:
+            return self._begin_with(self._reload_keyring(), name)
+
+    def _begin_with(self, keyring: Keyring, name: str) -> Begun:
+        with self._store.writing() as connection:
+            act = self._act(keyring, name)
+            return begin(connection, act, find_or_add_user(connection, act, name), self._parameters)
+
+    def _confirm(self, dialogue: _Dialogue, typed: Secret) -> Confirmed | None:
+        text = typed.reveal().decode("utf-8", "surrogateescape")
+        with self._store.writing() as connection:
+            act = self._act(self._keyring(), dialogue.name)
+            user = find_user(connection, dialogue.name)
+            outcome = confirm(connection, act, user, text, credential_id=dialogue.begun.credential_id)
+            return outcome if isinstance(outcome, Confirmed) else None
+
+    def _record_login(self, attempt: Attempt, dialogue: _Dialogue, confirmed: Confirmed) -> None:
+        event = AttemptDecided(
+            event_id=attempt.event_id,
+            at=self._clock(),
+            door=attempt.door,
+            service=attempt.service,
+            user=dialogue.name,
+            outcome=Outcome.ACCEPTED,
+            source=attempt.source or "",
+            client=attempt.client,
+            factor=FactorKind.TOTP,
+            credential=f"totp:{confirmed.credential_id}",
+            step=confirmed.step,
+            note="enrolled at this login",
+        )
+        with self._store.writing() as connection:
+            audit_log.append(connection, [event], node=self._node, keyring=self._keyring())
+
+    async def stop(self) -> None:
+        """Let the thread go."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+

@@ -1,0 +1,122 @@
+"""What has to be done to a store from time to time: checkpoints, forgetting, and the proof that it is not an old copy.
+
+Room rule: runs beside the logins and never in their way.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import delete, func, select
+
+from mfa_core.errors import StoreCorrupt
+from mfa_core.throttle import ThrottleRules
+from mfa_runtime.store.database import Store, read_meta
+from mfa_runtime.store.schema import audit_head, throttle
+
+CHECKPOINT_AT_BYTES = 4 * 1024 * 1024
+"""The write-ahead log is moved into the database when it is longer than this."""
+MAX_SOURCES = 200_000
+"""Sources that are remembered at most; the ones that were quiet for longest go first."""
+HIGH_WATER_FILE = "high-water"
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """How many throttle records a sweep deleted."""
+
+    lanes: int
+    sources: int
+
+
+def checkpoint_if_long(store: Store) -> bool:
+    """Checkpoint when the write-ahead log has grown; whether it did."""
+    if store.path is None:
+        return False
+    try:
+        size = store.path.with_name(store.path.name + "-wal").stat().st_size
+    except FileNotFoundError:
+        return False
+    if size < CHECKPOINT_AT_BYTES:
+        return False
+    store.checkpoint()
+    return True
+
+
+def forget(store: Store, *, now: float, rules: ThrottleRules) -> Forgotten:
+    """Delete throttle records that no longer say anything: lanes without a late success, sources that were forgiven.
+
+    Records of accounts stay: consecutive failures never expire by themselves (NIST SP 800-63B-4 section 3.2.2).
+    """
+    with store.writing() as connection:
+        lanes = connection.execute(
+            delete(throttle).where(
+                throttle.c.key.like("lane:%"),
+                throttle.c.last_success_at < now - rules.lane_memory_s,
+                throttle.c.not_before < now,
+            )
+        ).rowcount
+        forgiven_at = now - rules.forgive_s * throttle.c.failures
+        sources = connection.execute(
+            delete(throttle).where(
+                throttle.c.key.like("source:%"), throttle.c.last_failure_at < forgiven_at, throttle.c.not_before < now
+            )
+        ).rowcount
+        over = connection.execute(
+            select(throttle.c.last_failure_at)
+            .where(throttle.c.key.like("source:%"))
+            .order_by(throttle.c.last_failure_at.desc())
+            .offset(MAX_SOURCES)
+            .limit(1)
+        ).scalar()
+        if over is not None:
+            sources += connection.execute(
+                delete(throttle).where(throttle.c.key.like("source:%"), throttle.c.last_failure_at <= over)
+            ).rowcount
+    return Forgotten(lanes, sources)
+
+
+class HighWater:
+    """A file beside the store that says how many audit events it has had.
+
+    A store that was put back by hand (a copied file, a restored virtual disk of the database alone) has fewer, and would
+    accept codes again that were spent since. ``mfactl restore`` removes the file, because it spends them itself.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / HIGH_WATER_FILE
+
+    def check(self, store: Store) -> None:
+        """Compare the store with the file.
+
+        Raises:
+            StoreCorrupt: the store is older than what was written before.
+        """
+        try:
+            seen_id, seen_generation, seen_events = self._path.read_text("ascii").split()
+        except (FileNotFoundError, ValueError):
+            return
+        store_id, generation, events = self._read(store)
+        if (store_id, generation) == (seen_id, seen_generation) and events < int(seen_events):
+            raise StoreCorrupt(
+                f"the store holds {events} audit events, but {seen_events} were written before: it is an old copy, and codes "
+                "that were used since would be accepted again",
+                cure="put the present store back, or bring the copy in with `mfactl restore`, which spends those codes",
+            )
+
+    def write(self, store: Store) -> None:
+        """Bring the file up to date."""
+        text = " ".join(map(str, self._read(store)))
+        temporary = self._path.with_name(self._path.name + ".new")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w", encoding="ascii") as out:
+            out.write(text + "\n")
+        temporary.rename(self._path)
+
+    @staticmethod
+    def _read(store: Store) -> tuple[str, str, int]:
+        with store.reading() as connection:
+            events = connection.execute(select(func.sum(audit_head.c.seq))).scalar()
+            return read_meta(connection, "store_id") or "-", read_meta(connection, "generation") or "-", int(events or 0)

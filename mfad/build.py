@@ -1,0 +1,227 @@
+"""Config in, parts out: the only place that knows which implementation stands behind which port.
+
+Room rule: constructors and mappings. Nothing is decided here that a test of a single part could not see.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mfa_core.errors import ConfigurationError
+from mfa_core.model import FirstFactor
+from mfa_core.policy import Fit
+from mfa_core.verifier import Settings
+from mfa_runtime.administration.enrolment import Parameters
+from mfa_runtime.audit_sinks import STDERR, JsonLines, Sink, Syslog, join, write_stderr
+from mfa_runtime.config import Config
+from mfa_runtime.config.sections import GroupSource, PamDoor, PamMode, PamSettings, PrimaryType, PriorFactor
+from mfa_runtime.directory import CachedGroups, Groups, NoGroups
+from mfa_runtime.event_id import new_event_id
+from mfa_runtime.key_file import KeyEncryptionKeys, load_key_source
+from mfa_runtime.ledger import Ledger
+from mfa_runtime.login_enrolment import LoginEnrolment
+from mfa_runtime.primary import Primary
+from mfa_runtime.sealing import Keyring
+from mfa_runtime.store.database import Store, open_store
+from mfa_runtime.store.key_table import load_keyring
+from mfa_runtime.verification import Rules, Verification
+from pam_mfa.server import PamDoor as PamServer
+from pam_mfa.settings import GREETERS, Mode, PamDoorSettings, ServiceSettings
+from pam_mfa.wire import Echo
+
+NODE = "local"
+"""The audit chain of a standalone host."""
+
+
+def load_keys(config: Config) -> KeyEncryptionKeys:
+    """The key-encryption keys that the configuration names."""
+    return load_key_source(config.key_source, credentials_directory=os.environ.get("CREDENTIALS_DIRECTORY"))
+
+
+def load_ring(store: Store, config: Config) -> Keyring:
+    """The keyring of the store, from the key file as it is now."""
+    keks = load_keys(config)
+    with store.reading() as connection:
+        return load_keyring(connection, keks, random=os.urandom)
+
+
+def build_rules(config: Config) -> Rules:
+    """What a reload replaces in the gate."""
+    return Rules(
+        identity=config.identity,
+        policy=config.policy,
+        settings=Settings(
+            window=config.totp.window,
+            max_drift=config.totp.max_drift,
+            throttle=config.throttle,
+            scope=",".join(sorted(config.host_groups)),
+        ),
+        host_groups=config.host_groups,
+    )
+
+
+def build_primary(config: Config) -> Primary | None:
+    """The backend for passwords that are ours to check."""
+    door = config.doors.pam
+    if door is None or door.primary.type is PrimaryType.NONE:
+        return None
+    from mfa_runtime.primary_pam import PamPrimary
+
+    return PamPrimary(door.primary.service)
+
+
+def build_parameters(config: Config) -> Parameters:
+    """What a credential that is enrolled at login is like."""
+    totp = config.totp
+    return Parameters(issuer=config.issuer, digest=totp.digest, digits=totp.digits, period_s=totp.period)
+
+
+def may_enrol_from(config: Config) -> Callable[[str | None], bool]:
+    """Whether somebody may enrol from a source. An unknown source may not."""
+    networks = config.enrolment.networks()
+    return lambda source: networks is not None and networks.holds(source) is Fit.HOLDS
+
+
+def build_pam_settings(config: Config, door: PamDoor) -> PamDoorSettings:
+    """The configuration's section in the door's own terms."""
+    ours = door.primary.type is not PrimaryType.NONE
+    services = {name: _service(door.settings_for(name), GREETERS.get(name), ours) for name in {*GREETERS, *door.services}}
+    return PamDoorSettings(
+        socket_dir=door.socket_dir,
+        services=services,
+        default_service=_service(door, None, ours),
+        account_exempt=frozenset(door.account_exempt_services),
+        max_prompts=door.max_prompts,
+        conversation_s=float(door.conversation_timeout),
+        max_conversations=config.limits.connections,
+        max_conversations_per_uid=config.limits.connections_per_uid,
+        max_conversations_per_user=config.limits.connections_per_user,
+    )
+
+
+def _service(settings: PamSettings, greeter: ServiceSettings | None, ours: bool) -> ServiceSettings:
+    base = greeter or ServiceSettings()
+    if settings.mode is PamMode.COMBINED:
+        first = FirstFactor.OURS if ours else FirstFactor.ELSEWHERE
+        prompt = settings.combined_prompt
+    else:
+        first = FirstFactor.DONE if settings.first_factor is PriorFactor.DONE else FirstFactor.ELSEWHERE
+        prompt = settings.prompt
+    return ServiceSettings(
+        mode=Mode(settings.mode.value),
+        grammar=settings.grammar,
+        first_factor=first,
+        attempts=base.attempts,
+        prompt=prompt,
+        echo=Echo.ON if settings.echo else Echo.OFF,
+        exempt=base.exempt,
+        qr=base.qr,
+    )
+
+
+def build_groups(config: Config) -> Groups:
+    """Who knows a user's groups."""
+    directory = config.directory
+    if directory.groups is GroupSource.NONE:
+        return NoGroups()
+    return CachedGroups(
+        monotonic=time.monotonic,
+        workers=directory.workers,
+        timeout_s=float(directory.timeout),
+        keep_s=float(directory.cache),
+        max_entries=directory.cache_entries,
+    )
+
+
+def build_sink(config: Config) -> Sink:
+    """Where audit events go beside the store."""
+    sinks: list[Sink] = []
+    if config.audit.json_file is not None:
+        sinks.append(write_stderr if config.audit.json_file == STDERR else JsonLines(config.audit.json_file))
+    if config.audit.syslog:
+        sinks.append(Syslog())
+    return join(sinks)
+
+
+@dataclass(slots=True)
+class Parts:
+    """What runs. ``pam`` is None when that door is not configured."""
+
+    config: Config
+    store: Store
+    ledger: Ledger
+    gate: Verification
+    enrolment: LoginEnrolment
+    pam: PamServer | None
+
+    def reload(self, config: Config) -> list[str]:
+        """Take over what may change while running; return the keys that need a restart and were left alone."""
+        fixed = [
+            key
+            for key, old, new in (
+                ("state_dir", self.config.state_dir, config.state_dir),
+                ("limits.verification_queue", self.config.limits.verification_queue, config.limits.verification_queue),
+                ("directory", self.config.directory, config.directory),
+                ("audit", self.config.audit, config.audit),
+                ("doors.pam.socket_dir", _socket_dir(self.config), _socket_dir(config)),
+            )
+            if old != new
+        ]
+        self.gate.replace_rules(build_rules(config), build_primary(config))
+        self.enrolment.replace_settings(build_parameters(config), may_enrol_from(config))
+        if self.pam is not None and config.doors.pam is not None:
+            self.pam.reload(build_pam_settings(config, config.doors.pam))
+        self.config = config
+        return fixed
+
+
+def _socket_dir(config: Config) -> Path | None:
+    return None if config.doors.pam is None else config.doors.pam.socket_dir
+
+
+def build(config: Config) -> Parts:
+    """Open the store and make every part. Nothing listens yet.
+
+    Raises:
+        ConfigurationError: the key or a setting cannot be used.
+        StoreUnavailable, StoreCorrupt: the store cannot be used.
+    """
+    store = open_store(config.state_dir)
+    reload_keyring = partial(load_ring, store, config)
+    ledger = Ledger(
+        store, keyring=reload_keyring(), reload_keyring=reload_keyring, node=NODE, clock=time.time, sink=build_sink(config)
+    )
+    enrolment = LoginEnrolment(
+        store,
+        keyring=lambda: ledger.keyring,
+        reload_keyring=reload_keyring,
+        parameters=build_parameters(config),
+        may_enrol_from=may_enrol_from(config),
+        clock=time.time,
+        random=os.urandom,
+        node=NODE,
+    )
+    gate = Verification(
+        store=store,
+        ledger=ledger,
+        rules=build_rules(config),
+        groups=build_groups(config),
+        clock=time.time,
+        capacity=config.limits.verification_queue,
+        primary=build_primary(config),
+        enroller=enrolment,
+    )
+    if config.doors.pam is None:
+        raise ConfigurationError("no door is configured", cure="add `pam: {}` under doors")
+    pam = PamServer(
+        build_pam_settings(config, config.doors.pam),
+        gate,
+        monotonic=time.monotonic,
+        new_event_id=lambda: new_event_id(time.time(), os.urandom),
+    )
+    return Parts(config, store, ledger, gate, enrolment, pam)

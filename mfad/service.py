@@ -1,0 +1,112 @@
+"""The life of the daemon: start, reload, upkeep, stop.
+
+Room rule: sequence and signals. A broken configuration on reload changes nothing and says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from mfa_core.errors import MfaError
+from mfa_runtime.config import Config
+from mfa_runtime.state_lock import StateLock
+from mfa_runtime.store.database import restrict_file_mode
+from mfa_runtime.upkeep import HighWater, checkpoint_if_long, forget
+from mfad.build import Parts, build
+from mfad.notify import Notifier
+
+CHECKPOINT_EVERY_S = 1.0
+FORGET_EVERY_S = 600.0
+HIGH_WATER_EVERY_S = 60.0
+
+log = logging.getLogger("mfad")
+
+
+async def serve(config: Config, load: Callable[[], Config], notifier: Notifier) -> None:
+    """Run until SIGTERM or SIGINT. ``load`` reads the configuration again for SIGHUP.
+
+    Raises:
+        MfaError: it could not start.
+    """
+    restrict_file_mode()
+    with StateLock(config.state_dir).shared():
+        parts = build(config)
+        high_water = HighWater(config.state_dir)
+        high_water.check(parts.store)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, _reload, parts, load, notifier)
+        parts.gate.start()
+        if parts.pam is not None:
+            await parts.pam.start()
+        upkeep = [
+            asyncio.create_task(_every(CHECKPOINT_EVERY_S, lambda: checkpoint_if_long(parts.store))),
+            asyncio.create_task(_every(FORGET_EVERY_S, lambda: _forget(parts))),
+            asyncio.create_task(_every(HIGH_WATER_EVERY_S, lambda: high_water.write(parts.store))),
+            asyncio.create_task(_watchdog(notifier)),
+        ]
+        notifier.ready()
+        sys.stderr.write(f"mfad: ready, pid {os.getpid()}, {_listening(config)}\n")
+        sys.stderr.flush()
+        await stop.wait()
+        notifier.stopping()
+        log.info("stopping")
+        if parts.pam is not None:
+            await parts.pam.stop()
+        for task in upkeep:
+            task.cancel()
+        await parts.gate.stop()
+        await parts.enrolment.stop()
+        with contextlib.suppress(MfaError):
+            high_water.write(parts.store)
+        parts.store.checkpoint()
+        parts.store.close()
+
+
+def _listening(config: Config) -> str:
+    door = config.doors.pam
+    return "no door" if door is None else f"PAM on {door.socket_dir}"
+
+
+def _reload(parts: Parts, load: Callable[[], Config], notifier: Notifier) -> None:
+    notifier.reloading()
+    try:
+        config = load()
+        left = parts.reload(config)
+    except MfaError as err:
+        log.error("the configuration was not reloaded, the previous one holds: %s; %s", err, err.cure)
+    else:
+        logging.getLogger().setLevel(config.log_level.value.upper())
+        log.info("configuration reloaded%s", f"; restart mfad for {', '.join(left)}" if left else "")
+    notifier.ready()
+
+
+def _forget(parts: Parts) -> None:
+    forgotten = forget(parts.store, now=time.time(), rules=parts.config.throttle)
+    log.debug("forgot %d lanes and %d sources", forgotten.lanes, forgotten.sources)
+
+
+async def _every(interval_s: float, work: Callable[[], object]) -> None:
+    while True:
+        await asyncio.sleep(interval_s)
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, work)
+        except MfaError as err:
+            log.error("upkeep of the store failed: %s; %s", err, err.cure)
+        except Exception:
+            log.exception("upkeep of the store failed")
+
+
+async def _watchdog(notifier: Notifier) -> None:
+    while notifier.watchdog_interval_s:
+        notifier.alive()
+        await asyncio.sleep(notifier.watchdog_interval_s)
