@@ -1,4 +1,4 @@
-"""What does the daemon side of the PAM door cost? Median of connect, BEGIN, prompt, ANSWER, result, with a gate that is instant.
+"""What does the daemon side of the PAM door cost? Median of connect, BEGIN, prompt, ANSWER, result, with an instant gate.
 
 The peer of the comparison is a bare SEQPACKET echo server in a thread-free loop: the same system calls, and no door. Run:
 ``python bench/pam_wire.py [logins]``. The client and the server are two processes, as sshd and mfad are.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mfa_core.model import Attempt, Door, FirstFactor, Grammar, Interaction
 from mfa_core.secret import Secret
@@ -78,6 +79,7 @@ class Login:
         )
 
 
+@lru_cache(maxsize=1_024)  # parsing takes longer than the whole of BEGIN, and hosts come again
 def canonical_address(text: bytes) -> str | None:
     """Return an IP address literal in its one canonical spelling, None for anything else: a name is never resolved.
 

@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -36,7 +36,6 @@ from pam_mfa.wire import MESSAGE_MAX, WAIT_MAX_S, Begin, MessageRefused, Ops, Wa
 SWEEP_S = 0.5
 SLOW_DECISION_S = 3.0
 """After this the module is told to wait: it gives up 5 s after BEGIN (PROTOCOL.md, deadlines)."""
-ACCEPTS_AT_ONCE = 64
 COMPLAINT_INTERVAL_S = 10.0
 
 _log = logging.getLogger("mfad.pam")
@@ -86,7 +85,6 @@ class PamDoor:
         self._connections: set[_Connection] = set()
         self._by_uid: Counter[int] = Counter()
         self._by_user: Counter[str] = Counter()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -137,21 +135,21 @@ class PamDoor:
         self._loop.add_reader(listener, self._acceptable, listener, trust)
 
     def _acceptable(self, listener: socket.socket, trust: Trust) -> None:
-        for _ in range(ACCEPTS_AT_ONCE):
-            try:
-                accepted, _ = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    raise
-                # the peer stays in the queue and the loop would spin on it: look away for a moment
-                self._complain(f"cannot accept: {error.strerror}; raise LimitNOFILE or lower max_conversations")
-                self._loop.remove_reader(listener)
-                self._loop.call_later(SWEEP_S, self._listen_again, listener, trust)
-                return
-            self.counters.accepted += 1
-            self._admit(accepted, trust)
+        """Take one peer; when there are more the loop comes back, which costs less than asking in vain for a second one."""
+        try:
+            accepted, _ = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            # the peer stays in the queue and the loop would spin on it: look away for a moment
+            self._complain(f"cannot accept: {error.strerror}; raise LimitNOFILE or lower max_conversations")
+            self._loop.remove_reader(listener)
+            self._loop.call_later(SWEEP_S, self._listen_again, listener, trust)
+            return
+        self.counters.accepted += 1
+        self._admit(accepted, trust)
 
     def _listen_again(self, listener: socket.socket, trust: Trust) -> None:
         if self._listeners is not None:
@@ -176,7 +174,7 @@ class PamDoor:
         elif trust is Trust.ITSELF and uid != 0:
             connection = _Connection(self, accepted, uid, settings)
             self._register(connection)
-            self._spawn(self._introduce(connection))
+            connection.task = self._loop.create_task(self._introduce(connection))
         else:
             connection = _Connection(self, accepted, uid, settings)
             self._register(connection)
@@ -225,7 +223,7 @@ class PamDoor:
 
     def decide(self, connection: _Connection, attempt: Attempt) -> None:
         """Ask the gate; the verdict goes to ``connection.decided``."""
-        self._spawn(self._decide(connection, attempt))
+        connection.task = self._loop.create_task(self._decide(connection, attempt))
 
     async def _decide(self, connection: _Connection, attempt: Attempt) -> None:
         verdict: Verdict
@@ -236,11 +234,6 @@ class PamDoor:
             _log.exception("the gate raised; event %s", attempt.event_id)
             verdict = Unavailable(attempt.event_id, Unready.INTERNAL)
         connection.decided(verdict)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # time
 
@@ -308,6 +301,7 @@ class _Connection:
         "counted_user",
         "open",
         "socket",
+        "task",
         "uid",
     )
 
@@ -316,6 +310,8 @@ class _Connection:
         self.uid = uid
         self.open = True
         self.counted_user: str | None = None
+        self.task: asyncio.Task[None] | None = None
+        """The work under way for it: the loop itself keeps only weak references to tasks."""
         self._door = door
         self._conversation: Conversation | None = None
         self._settings = settings

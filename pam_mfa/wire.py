@@ -30,6 +30,8 @@ FAIL_DELAY_MAX_US = 5_000_000
 _MAGIC = b"MFA1"
 _HEADER = struct.Struct(">4sHH")
 _FIELD = struct.Struct(">HH")
+_FIELD_SIZE = _FIELD.size
+_read_field = _FIELD.unpack_from
 _U32 = struct.Struct(">I")
 
 
@@ -193,34 +195,27 @@ Op = Ask | Info | Error | Wait | SetAuthtok | PutEnv | FailDelay | Log | Result
 Ops = tuple[Op, ...]
 
 
-class _Kind(enum.Enum):
-    """How the value of a field is checked."""
-
-    U8 = 1
-    U32 = 4
-    BYTES = "bytes"
-    """Arbitrary, but no NUL: it becomes a C string."""
-    TEXT = "text"
-
-
-# tag: (attribute, kind, most bytes). OPTION, the one field that repeats, stands apart.
-_BEGIN_FIELDS: dict[int, tuple[str, _Kind, int]] = {
-    0x0101: ("phase", _Kind.U8, 1),
-    0x0102: ("flags", _Kind.U32, 4),
-    0x0103: ("user", _Kind.BYTES, MESSAGE_MAX),
-    0x0104: ("service", _Kind.BYTES, MESSAGE_MAX),
-    0x0105: ("tty", _Kind.BYTES, MESSAGE_MAX),
-    0x0106: ("rhost", _Kind.BYTES, MESSAGE_MAX),
-    0x0107: ("ruser", _Kind.BYTES, MESSAGE_MAX),
-    0x0108: ("ssh_connection", _Kind.BYTES, MESSAGE_MAX),
-    0x0109: ("ssh_auth_info", _Kind.BYTES, BYTES_MAX),
-    0x010A: ("uid", _Kind.U32, 4),
-    0x010B: ("euid", _Kind.U32, 4),
-    0x010C: ("authtok", _Kind.BYTES, BYTES_MAX),
-    0x010E: ("module", _Kind.TEXT, TEXT_MAX),
+_PHASE = 0x0101
+_FLAGS = 0x0102
+_UID = 0x010A
+_EUID = 0x010B
+_AUTHTOK = 0x010C
+_MODULE = 0x010E
+_NUMBER_SIZES = {_PHASE: 1, _FLAGS: 4, _UID: 4, _EUID: 4}
+# Arbitrary bytes, but no NUL: they become C strings. tag: (attribute of Begin, most bytes)
+_STRINGS = {
+    0x0103: ("user", MESSAGE_MAX),
+    0x0104: ("service", MESSAGE_MAX),
+    0x0105: ("tty", MESSAGE_MAX),
+    0x0106: ("rhost", MESSAGE_MAX),
+    0x0107: ("ruser", MESSAGE_MAX),
+    0x0108: ("ssh_connection", MESSAGE_MAX),
+    0x0109: ("ssh_auth_info", BYTES_MAX),
+    _AUTHTOK: ("authtok", BYTES_MAX),
 }
 _OPTION = 0x010D
-_REQUIRED = ("phase", "flags", "user", "service", "uid", "euid")
+_REQUIRED = frozenset({_PHASE, _FLAGS, 0x0103, 0x0104, _UID, _EUID})
+_PHASES = {phase.value: phase for phase in Phase}
 _RESP = 0x0301
 _CANCEL = 0x0302
 
@@ -262,10 +257,10 @@ def _fields(message: bytes) -> tuple[int, list[tuple[int, bytes]]]:
     while at < size:
         if len(fields) == FIELDS_MAX:
             raise MessageRefused(Fault.TOO_MANY_FIELDS, f"more than {FIELDS_MAX} fields")
-        if size - at < _FIELD.size:
+        if size - at < _FIELD_SIZE:
             raise MessageRefused(Fault.TRUNCATED, "a field header cut short")
-        tag, length = _FIELD.unpack_from(message, at)
-        at += _FIELD.size
+        tag, length = _read_field(message, at)
+        at += _FIELD_SIZE
         end = at + length
         if end > size:
             raise MessageRefused(Fault.TRUNCATED, f"a field that runs {end - size} bytes past the end")
@@ -313,49 +308,42 @@ def decode_from_module(message: bytes) -> Begin | Answer | Cancel:
 
 
 def _decode_begin(fields: list[tuple[int, bytes]]) -> Begin:
-    numbers: dict[str, int] = {}
+    numbers: dict[int, int] = {}
     strings: dict[str, bytes] = {}
-    module = ""
     options: list[bytes] = []
+    module = ""
     seen = set()
     for tag, value in fields:
         if tag == _OPTION:
             options.append(_c_string(value, MESSAGE_MAX))
             continue
-        rule = _BEGIN_FIELDS.get(tag)
-        if rule is None:
-            raise MessageRefused(Fault.UNKNOWN_TAG, f"field {tag:#06x} in BEGIN")
-        name, kind, limit = rule
-        if name in seen:
-            raise MessageRefused(Fault.REPEATED, f"{name} stands twice in BEGIN")
-        seen.add(name)
-        if kind is _Kind.BYTES:
+        if tag in seen:
+            raise MessageRefused(Fault.REPEATED, f"field {tag:#06x} stands twice in BEGIN")
+        seen.add(tag)
+        if tag in _STRINGS:
+            name, limit = _STRINGS[tag]
             strings[name] = _c_string(value, limit)
-        elif kind is _Kind.TEXT:
-            module = _text(value, limit)
+        elif tag in _NUMBER_SIZES:
+            numbers[tag] = _number(value, _NUMBER_SIZES[tag])
+        elif tag == _MODULE:
+            module = _text(value, TEXT_MAX)
         else:
-            numbers[name] = _number(value, limit)
-    for name in _REQUIRED:
-        if name not in seen:
-            raise MessageRefused(Fault.MISSING, f"BEGIN without {name}")
-    if numbers["phase"] not in (Phase.AUTHENTICATE, Phase.ACCOUNT):
-        raise MessageRefused(Fault.RANGE, f"phase {numbers['phase']}, expected 1 or 2")
-    authtok = strings.get("authtok")
+            raise MessageRefused(Fault.UNKNOWN_TAG, f"field {tag:#06x} in BEGIN")
+    if not seen >= _REQUIRED:
+        raise MessageRefused(Fault.MISSING, f"BEGIN without field {min(_REQUIRED - seen):#06x}")
+    phase = _PHASES.get(numbers[_PHASE])
+    if phase is None:
+        raise MessageRefused(Fault.RANGE, f"phase {numbers[_PHASE]}, expected 1 or 2")
+    authtok = strings.pop("authtok", None)
     return Begin(
-        phase=Phase(numbers["phase"]),
-        flags=numbers["flags"],
-        user=strings["user"],
-        service=strings["service"],
-        uid=numbers["uid"],
-        euid=numbers["euid"],
-        tty=strings.get("tty", b""),
-        rhost=strings.get("rhost", b""),
-        ruser=strings.get("ruser", b""),
-        ssh_connection=strings.get("ssh_connection", b""),
-        ssh_auth_info=strings.get("ssh_auth_info", b""),
+        phase=phase,
+        flags=numbers[_FLAGS],
+        uid=numbers[_UID],
+        euid=numbers[_EUID],
         authtok=None if authtok is None else Secret(authtok),
         options=tuple(options),
         module=module,
+        **strings,
     )
 
 
@@ -445,21 +433,24 @@ def encode_ops(ops: Ops) -> bytes:
 
 
 def encode_begin(begin: Begin) -> bytes:
-    """Encode BEGIN; empty optional fields are left out. Raises: ValueError past a limit."""
-    fields = [_put(0x0101, begin.phase.to_bytes(1)), _put(0x0102, _U32.pack(begin.flags))]
-    for tag, (name, kind, limit) in _BEGIN_FIELDS.items():
-        value = getattr(begin, name)
-        if kind is _Kind.BYTES and name == "authtok":
-            if begin.authtok is not None:
-                fields.append(_put_c_string(tag, begin.authtok.reveal(), limit))
-        elif kind is _Kind.BYTES and (value or name in _REQUIRED):
-            fields.append(_put_c_string(tag, value, limit))
-        elif kind is _Kind.U32 and name != "flags":
-            fields.append(_put(tag, _U32.pack(value)))
-        elif kind is _Kind.TEXT and value:
-            fields.append(_put_text(tag, value, limit))
-    fields += [_put_c_string(_OPTION, option, MESSAGE_MAX) for option in begin.options]
-    return _message(MessageType.BEGIN, fields)
+    """Encode BEGIN in the order of the tags, OPTIONs before MODULE; empty optional fields are left out.
+
+    Raises: ValueError past a limit.
+    """
+    numbers = {_PHASE: begin.phase, _FLAGS: begin.flags, _UID: begin.uid, _EUID: begin.euid}
+    fields = {tag: _put(tag, number.to_bytes(_NUMBER_SIZES[tag])) for tag, number in numbers.items()}
+    for tag, (name, limit) in _STRINGS.items():
+        if tag == _AUTHTOK:
+            value = None if begin.authtok is None else begin.authtok.reveal()
+        else:
+            value = getattr(begin, name) or (b"" if tag in _REQUIRED else None)
+        if value is not None:
+            fields[tag] = _put_c_string(tag, value, limit)
+    written = [fields[tag] for tag in sorted(fields)]
+    written += [_put_c_string(_OPTION, option, MESSAGE_MAX) for option in begin.options]
+    if begin.module:
+        written.append(_put_text(_MODULE, begin.module, TEXT_MAX))
+    return _message(MessageType.BEGIN, written)
 
 
 def encode_answer(answer: Answer | Cancel) -> bytes:

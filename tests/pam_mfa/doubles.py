@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from mfa_core.model import Attempt
 from mfa_core.secret import Secret
@@ -144,7 +144,7 @@ class RunningDoor:
         """Wait until ``condition`` holds, looked at in the loop."""
 
         async def held() -> None:
-            while not condition():
+            while not condition():  # noqa: ASYNC110  conditions of the door have no event of their own
                 await asyncio.sleep(0.001)
 
         asyncio.run_coroutine_threadsafe(asyncio.wait_for(held(), 10), self.loop).result(11)
@@ -184,7 +184,7 @@ class Module:
         self.socket.settimeout(10)
         self.socket.connect(os.fspath(directory / name))
 
-    def __enter__(self) -> Module:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
