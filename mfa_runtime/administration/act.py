@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from mfa_core.audit import Administered
 from mfa_core.secret import Secret
+from mfa_runtime.event_id import new_event_id
 from mfa_runtime.sealing import Keyring, Place, RandomBytes, UnknownKey
 from mfa_runtime.store import audit_log, key_table
 
@@ -30,7 +31,7 @@ class Act:
 
     def record(self, connection: Connection, action: str, subject: str = "", **details: str | float) -> str:
         """Append one event in the transaction of the change; return its id. ``details`` never hold a secret or a code."""
-        event = Administered(self.random(12).hex(), self.now, self.actor, action, subject, details)
+        event = Administered(new_event_id(self.now, self.random), self.now, self.actor, action, subject, details)
         audit_log.append(connection, [event], node=self.node, keyring=self.keyring)
         return event.event_id
 
