@@ -27,7 +27,9 @@ CANNOT_RECORD = "The use of the code cannot be recorded (cannot record use). Try
 
 
 def already_used(wait_s: float) -> str:
-    """For a code that was right and is spent."""
+    """For a code that was right and is spent. ``wait_s`` is 0 when no other one will come (a recovery code)."""
+    if wait_s <= 0:
+        return "This code was already used."
     return f"This code was already used: wait {_seconds(wait_s)} for the next one."
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mfactl import creds, imports, init, users
+from mfactl import creds, imports, init, pam, users
 from mfactl.enrol import confirm, enrol
 from mfactl.session import CONFIG_VARIABLE, Options
 
@@ -35,5 +35,6 @@ app.command("init")(init.init)
 app.add_typer(users.app, name="user")
 app.add_typer(creds.app, name="cred")
 app.add_typer(imports.app, name="import")
+app.add_typer(pam.app, name="pam")
 app.command("enrol")(enrol)
 app.command("confirm")(confirm)

@@ -1,0 +1,67 @@
+# mfad: `make run` starts the product, `make test` proves it. Both install what they need, or name what is missing.
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODULE := pam_mfa/module
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types imports module unit bench soak fuzz install clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+run: $(VENV)/run module ## Start mfad with a demo user and say what to try
+	@packaging/run-demo.sh
+
+test: $(VENV)/test check unit ## Everything that must hold before a change lands
+
+check: $(VENV)/test lint types imports ## Linters, types, layers, the C module with warnings as errors and its analyzer
+	$(MAKE) -s -C $(MODULE) all check-exports check-size analyze asan
+
+lint: $(VENV)/test
+	$(BIN)/ruff check .
+
+types: $(VENV)/test
+	$(BIN)/mypy
+
+imports: $(VENV)/test
+	$(BIN)/lint-imports
+
+unit: $(VENV)/test module
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+module: ## Build pam_mfa.so
+	@packaging/prerequisites.sh build
+	@$(MAKE) -s -C $(MODULE) all
+
+fuzz: $(VENV)/test ## Fuzz the module against the bytes of the daemon, ten minutes
+	$(MAKE) -C $(MODULE) fuzz FUZZ_SECONDS=600
+
+soak: $(VENV)/test module ## Races with kill -9, fifty rounds
+	$(BIN)/python -m bench.race --rounds 50
+	$(BIN)/python -m bench.race --rounds 50 --kill
+
+bench: $(VENV)/test module ## Measure the bars, each against a peer in the same run
+	$(BIN)/python -m bench.spends
+	$(BIN)/python -m bench.login
+	$(BIN)/python -m bench.scale
+
+install: module ## Install the PAM module (DESTDIR=, PAMDIR=)
+	$(MAKE) -C $(MODULE) install
+
+$(VENV)/run: pyproject.toml
+	@packaging/prerequisites.sh build
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/test: pyproject.toml
+	@packaging/prerequisites.sh test
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/run
+
+clean: ## Remove what was built (not var/)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	$(MAKE) -C $(MODULE) clean

@@ -1,0 +1,44 @@
+#!/bin/sh
+# Install the Debian packages that a make target needs, or name exactly what is missing.
+# usage: prerequisites.sh build|test
+set -eu
+
+build="python3 python3-venv gcc libc6-dev make libpam0g-dev"
+test="$build git clang libclang-rt-14-dev valgrind openssh-server openssh-client sudo passwd iproute2 util-linux faketime
+ pamtester libpam-google-authenticator libpam-oath sqlite3"
+
+case "${1:-}" in
+build) wanted=$build ;;
+test) wanted=$test ;;
+*) echo "usage: $0 build|test" >&2; exit 2 ;;
+esac
+
+command -v dpkg-query >/dev/null || {
+    echo "This is no Debian system: install what these Debian packages hold, then try again: $wanted" >&2
+    exit 1
+}
+
+missing=""
+for package in $wanted; do
+    state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
+    [ "$state" = "install ok installed" ] || missing="$missing $package"
+done
+[ -z "$missing" ] && exit 0
+
+if [ "$(id -u)" -ne 0 ]; then
+    echo "Missing packages. Install them and try again:" >&2
+    echo "    sudo apt-get update && sudo apt-get install -y --no-install-recommends$missing" >&2
+    exit 1
+fi
+echo "Installing:$missing"
+export DEBIAN_FRONTEND=noninteractive
+# A server package must not start its service here.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    trap 'rm -f "$policy"' EXIT
+fi
+apt-get update -q
+# shellcheck disable=SC2086  a list of words
+apt-get install -y -q --no-install-recommends $missing
