@@ -126,7 +126,10 @@ class Peer:
         self.fake = fake
 
     def begin(self) -> Begin:
+        """Raises: ConnectionResetError when the module has closed without a word."""
         message = self.connection.recv(65536)
+        if not message:
+            raise ConnectionResetError
         assert message[6:8] == b"\x00\x01", message[:8]
         begin = Begin(tuple(fields(message)))
         self.fake.begins.append(begin)

@@ -15,7 +15,7 @@ One call, most of the time::
 The answers are a script: one for each prompt, in order. A script that is not consumed, a prompt without an answer, or a prompt
 that an ``Expect`` did not expect, raises ``ScriptError`` when the transaction closes: a test cannot pass by accident. An
 answer is a ``str`` or ``bytes``, a function of the prompt (for instance to read a number out of it), ``Fails(code)``, or one
-of ``Broken``, the ways in which callers are known to be wrong.
+of ``Broken``, the ways in which callers are known to be wrong; ``Always(answer)`` at the end answers whatever is asked.
 
 For more than one phase::
 
@@ -104,6 +104,7 @@ class Fails:
 
 
 Answer = str | bytes | Fails | Broken | Callable[[str], str | bytes]
+"""What the conversation function can do about one prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,16 @@ class Expect:
     prompt: str
     answer: Answer
     style: Style = Style.PROMPT_OFF
+
+
+@dataclass(frozen=True, slots=True)
+class Always:
+    """This answer to every prompt from here on, be there none or many: for callers like sshd's password method."""
+
+    answer: str | bytes | Fails | Broken
+
+
+Step = Answer | Expect | Always
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +143,9 @@ class Items:
     ruser: str | None = None
     authtok: str | None = None
     """Set from within the stack, as an application may not: a probe line is put in front."""
+
+
+NO_ITEMS = Items()
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +308,7 @@ def _text(value: bytes) -> str:
 class _Conversation:
     """Plays the script; what goes wrong is kept and raised later, as no exception may cross C."""
 
-    answers: list[Answer | Expect]
+    answers: list[Step]
     shown: list[Shown] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     fail_delay_us: int = 0
@@ -306,11 +320,13 @@ class _Conversation:
         if not self.answers:
             self.wrong.append(f"no answer in the script for the prompt {text!r}")
             return Fails()
-        step = self.answers.pop(0)
+        step = self.answers[0] if isinstance(self.answers[0], Always) else self.answers.pop(0)
         if isinstance(step, Expect):
             if (step.prompt, step.style) != (text, style):
                 self.wrong.append(f"the prompt {text!r} ({style.name}), expected {step.prompt!r} ({step.style.name})")
                 return Fails()
+            step = step.answer
+        if isinstance(step, Always):
             step = step.answer
         if isinstance(step, Fails | Broken):
             return step
@@ -352,9 +368,9 @@ class PamTransaction:
         self,
         lines: Sequence[str],
         user: str | bytes | None,
-        answers: Sequence[Answer | Expect] = (),
+        answers: Sequence[Step] = (),
         *,
-        items: Items = Items(),
+        items: Items = NO_ITEMS,
         env: Mapping[str, str] | None = None,
         service: str = SERVICE,
     ) -> None:
@@ -404,13 +420,14 @@ class PamTransaction:
     def check_script(self) -> None:
         """Raises: ScriptError when the conversation so far was not the script's."""
         wrong = list(self._conversation.wrong)
-        if self._conversation.answers:
-            wrong.append(f"{len(self._conversation.answers)} answers of the script were not asked for")
+        left = [answer for answer in self._conversation.answers if not isinstance(answer, Always)]
+        if left:
+            wrong.append(f"{len(left)} answers of the script were not asked for")
         if wrong:
             raise ScriptError("; ".join(wrong) + f"; shown: {self._conversation.shown}")
 
     def _end(self) -> None:
-        if self._handle:
+        if self._handle.value is not None:
             _libpam().pam_end(self._handle, self._last)
             self._handle = ctypes.c_void_p()
         shutil.rmtree(self._confdir, ignore_errors=True)
@@ -430,7 +447,7 @@ class PamTransaction:
     def chauthtok(self, flags: int = 0) -> Seen:
         return self._run("pam_chauthtok", flags)
 
-    def add_answers(self, *answers: Answer | Expect) -> None:
+    def add_answers(self, *answers: Step) -> None:
         """Continue the script, for the next phase on the same handle."""
         self._conversation.answers.extend(answers)
 
@@ -478,11 +495,11 @@ class Phase(enum.Enum):
 def run_pam(
     lines: Sequence[str],
     user: str | bytes | None,
-    answers: Sequence[Answer | Expect] = (),
+    answers: Sequence[Step] = (),
     *,
     phase: Phase = Phase.AUTHENTICATE,
     flags: int = 0,
-    items: Items = Items(),
+    items: Items = NO_ITEMS,
     env: Mapping[str, str] | None = None,
     service: str = SERVICE,
 ) -> Seen:
