@@ -497,8 +497,10 @@ def _with_arguments(service: ServiceSettings, arguments: ModuleArguments) -> Ser
     }
     if not changes:
         return service
-    if changes.get("mode", Mode.COMBINED) is not Mode.COMBINED:
-        changes["first_factor"] = FirstFactor.ELSEWHERE
+    if arguments.mode is not None and arguments.mode is not service.mode:
+        changes.setdefault("prompt", "")  # it was written for the other mode
+        if service.first_factor is FirstFactor.OURS:
+            changes["first_factor"] = FirstFactor.ELSEWHERE
     return replace(service, **changes)  # type: ignore[arg-type]
 
 

@@ -120,7 +120,7 @@ def read_login(begin: Begin, peer: Peer, service: ServiceSettings, arguments: Mo
     methods = completed_methods(begin.ssh_auth_info)
     if service.first_factor is FirstFactor.OURS and (arguments.mode or service.mode) is Mode.COMBINED:
         first_factor = FirstFactor.OURS
-    elif methods or arguments.first_factor_done:
+    elif methods or arguments.first_factor_done or service.first_factor is FirstFactor.DONE:
         first_factor = FirstFactor.DONE
     else:
         first_factor = FirstFactor.ELSEWHERE

@@ -52,9 +52,9 @@ class ServiceSettings:
     """One PAM service (the file name in /etc/pam.d). Module arguments on the PAM line override them.
 
     ``grammar`` is how combined answers are read. ``first_factor`` is OURS when a primary backend of mfad verifies their
-    password. ``attempts`` is how many codes one pam_authenticate() may be asked for: sshd itself calls it again (MaxAuthTries),
-    su and sudo may want more here. ``prompt`` replaces the text of the code prompt when not empty: OpenVPN and greeters match
-    on it.
+    password, DONE when the stack does and ends when it fails. ``attempts`` is how many codes one pam_authenticate() may be
+    asked for: sshd itself calls it again (MaxAuthTries), su and sudo may want more here. ``prompt`` replaces the text of the
+    code prompt when not empty: OpenVPN and greeters match on it.
     """
 
     mode: Mode = Mode.CODE

@@ -182,7 +182,11 @@ class Module:
     def __init__(self, directory: Path, name: str = "priv.sock") -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(10)
-        self.socket.connect(os.fspath(directory / name))
+        try:
+            self.socket.connect(os.fspath(directory / name))
+        except OSError:
+            self.socket.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

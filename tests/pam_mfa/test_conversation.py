@@ -294,6 +294,11 @@ def test_a_primary_backend_gets_nothing_from_a_code_prompt() -> None:
     assert talk.attempt.first_factor is FirstFactor.ELSEWHERE
 
 
+def test_another_mode_on_the_pam_line_drops_the_prompt_of_the_first() -> None:
+    assert Dialogue(prompt="Code: ")(begin(options=(b"mode=combined",)), ask()).ops == (Ask("Password and code: "),)
+    assert Dialogue(prompt="Code: ")(begin(options=(b"mode=code",)), ask()).ops == (Ask("Code: "),)
+
+
 TRY = (b"try_first_pass",)
 USE = (b"use_first_pass",)
 

@@ -92,6 +92,7 @@ def test_a_completed_method_or_a_promise_of_the_stack_means_done() -> None:
     assert read().first_factor is FirstFactor.ELSEWHERE
     assert read(ssh_auth_info=b"publickey ssh-ed25519 AAAA\n").first_factor is FirstFactor.DONE
     assert read(arguments=ModuleArguments(first_factor_done=True)).first_factor is FirstFactor.DONE
+    assert read(service=ServiceSettings(first_factor=FirstFactor.DONE)).first_factor is FirstFactor.DONE
 
 
 def test_a_primary_backend_makes_it_ours() -> None:
