@@ -23,7 +23,7 @@ def pam() -> None:
 
 
 @app.command("test")
-def test(
+def try_login(
     context: typer.Context,
     name: Name,
     service: Annotated[str, typer.Option(help="The PAM service to log in as.")] = "mfactl-test",

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mfa_core.errors import InvalidInput, NotFound
 from mfa_core.secret import Secret
@@ -104,19 +105,19 @@ def authenticate(user: str, *, service: str, module: Path, arguments: Sequence[s
     libc.calloc.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
     libc.strdup.restype = ctypes.c_void_p
 
-    def converse(count: int, messages: object, responses: object, _data: object) -> int:
+    def converse(count: int, messages: Any, responses: Any, _data: object) -> int:
         block = libc.calloc(count, ctypes.sizeof(_Response))  # libpam frees it
         if not block:
             return _PAM_BUF_ERR
         answers = ctypes.cast(block, ctypes.POINTER(_Response))
         for i in range(count):
-            message = messages[i].contents  # type: ignore[index]  a pointer to pointers
+            message = messages[i].contents
             answer = talk(int(message.style), (message.text or b"").decode("utf-8", "replace"))
             if message.style in {PROMPT_OFF, PROMPT_ON}:
                 if answer is None:
                     return _PAM_CONV_ERR
                 answers[i].text = libc.strdup(ctypes.c_char_p(answer.reveal()))
-        responses[0] = answers  # type: ignore[index]  a pointer to a pointer
+        responses[0] = answers
         return 0
 
     conversation = _Conversation(_Converse(converse), None)
