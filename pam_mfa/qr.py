@@ -19,7 +19,8 @@ from pam_mfa.wire import SHOWN_MAX
 COLUMNS = 80
 BORDER = 1
 """Modules of quiet zone. ISO/IEC 18004 wants 4; with 1, version 5 (106 bytes of URI) is 39 columns and 20 rows of half blocks,
-and 24 rows hold it together with the key and the prompt. Light modules are drawn, so a dark terminal extends the zone's rim."""
+and 24 rows hold it with a line above, the key and the prompt; of version 6 (134 bytes) the line above has scrolled away.
+Light modules are drawn, so a dark terminal extends the zone's rim."""
 
 
 def grouped(text: str, size: int = 4) -> str:

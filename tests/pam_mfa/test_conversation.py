@@ -426,6 +426,16 @@ def test_a_wrong_enrolment_code_may_be_typed_again_without_a_second_qr() -> None
     assert talk.ops == (Error("Access denied."), Ask("Code: "))
 
 
+def test_a_uri_with_all_its_parameters_still_fits_a_screen_with_key_and_prompt() -> None:
+    """134 bytes: a long name, and the defaults spelt out. The line above the code may have scrolled away."""
+    uri = offer().otpauth_uri.reveal() + b"&algorithm=SHA1&digits=6&period=30"
+    long = replace(offer(), otpauth_uri=Secret(uri.ljust(134, b"x")))
+    (info, _) = Dialogue()(begin(), ask(PromptKind.ENROLMENT_CODE, enrolment=long)).ops
+
+    assert isinstance(info, Info)
+    assert len(info.text.split("\n")[1:]) + 1 <= 24
+
+
 @pytest.mark.parametrize("style", [QrStyle.NONE, QrStyle.ASCII])
 def test_other_drawings(style: QrStyle) -> None:
     (info, _) = Dialogue(qr=style)(begin(), ask(PromptKind.ENROLMENT_CODE, enrolment=offer())).ops
