@@ -1,0 +1,25 @@
+"""What holds for every test: properties are tried on the same examples each time, and no example is timed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.doubles import Installation, install
+
+# Derandomized: a machine that builds must not fail by chance. `HYPOTHESIS_PROFILE=search` looks for new examples.
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None)
+settings.register_profile("search", deadline=None, max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Iterator[Installation]:
+    """A store with alice and bob, and the parts to verify against it."""
+    installation = install(tmp_path)
+    yield installation
+    installation.close()
