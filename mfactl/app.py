@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mfactl import creds, imports, init, pam, users
+from mfactl import audit, backup, creds, imports, init, keys, pam, policy, recovery, status, users
+from mfactl.doctor.command import doctor
 from mfactl.enrol import confirm, enrol
 from mfactl.session import CONFIG_VARIABLE, Options
 
@@ -36,5 +37,15 @@ app.add_typer(users.app, name="user")
 app.add_typer(creds.app, name="cred")
 app.add_typer(imports.app, name="import")
 app.add_typer(pam.app, name="pam")
+app.add_typer(recovery.app, name="recovery")
+app.add_typer(recovery.bypass_app, name="bypass")
+app.add_typer(policy.app, name="policy")
+app.add_typer(audit.app, name="audit")
+app.add_typer(keys.app, name="key")
 app.command("enrol")(enrol)
 app.command("confirm")(confirm)
+app.command("why")(audit.why)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
+app.command("status")(status.status)
+app.command("doctor")(doctor)

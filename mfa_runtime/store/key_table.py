@@ -6,6 +6,8 @@ never does.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection, delete, insert, select, update
 
 from mfa_core.errors import StoreCorrupt
@@ -58,6 +60,23 @@ def add_data_key(connection: Connection, keks: KeyEncryptionKeys, *, now: float,
 def sealing_key(connection: Connection) -> int:
     """The number of the data key that new values are sealed under."""
     return int(connection.execute(select(keys.c.number).where(keys.c.purpose == DATA, keys.c.state == ACTIVE)).scalar_one())
+
+
+@dataclass(frozen=True, slots=True)
+class ListedKey:
+    """A key without the key. ``state`` is active or retired; ``created_at`` Unix seconds."""
+
+    number: int
+    purpose: str
+    state: str
+    kek_id: str
+    created_at: float
+
+
+def list_keys(connection: Connection) -> list[ListedKey]:
+    """Every key of the store, by number."""
+    query = select(keys.c.number, keys.c.purpose, keys.c.state, keys.c.kek_id, keys.c.created_at).order_by(keys.c.number)
+    return [ListedKey(*row) for row in connection.execute(query)]
 
 
 def drop_data_keys(connection: Connection, numbers: frozenset[int]) -> None:

@@ -1,0 +1,46 @@
+"""A backup: the whole store in one file, without the key that opens it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mfa_core.errors import InvalidInput
+from mfa_runtime.administration.act import Act
+from mfa_runtime.store.database import Store, read_meta
+from mfa_runtime.store.snapshot import copy_store, sync_directory
+
+
+@dataclass(frozen=True, slots=True)
+class BackupReport:
+    """What was written."""
+
+    file: Path
+    bytes: int
+    store_id: str
+    generation: int
+
+
+def back_up(store: Store, act: Act, target: Path) -> BackupReport:
+    """Write a backup to ``target``, which is replaced in one rename when the backup is whole and durable.
+
+    Raises:
+        InvalidInput: ``target`` is the store itself, or no place for a file.
+        StoreFull, StoreUnavailable: it cannot be written.
+    """
+    if store.path is None:
+        raise InvalidInput("this store is not a file", cure="use the backup of its database server")
+    if target.exists() and target.samefile(store.path):
+        raise InvalidInput(f"{target}: is the store itself", cure="name another file")
+    if not target.absolute().parent.is_dir():
+        raise InvalidInput(f"{target.absolute().parent}: is not a directory", cure="make it first")
+    with store.writing() as connection:
+        # Before the copy: the backup tells of itself, and a restored store knows where it came from.
+        act.record(connection, "backup.make", target.name)
+        store_id = read_meta(connection, "store_id") or ""
+        generation = int(read_meta(connection, "generation") or 0)
+    partial = target.with_name(f".{target.name}.partial")
+    copy_store(store.path, partial)
+    partial.rename(target)
+    sync_directory(target.absolute().parent)
+    return BackupReport(target, target.stat().st_size, store_id, generation)

@@ -1,0 +1,149 @@
+"""``mfactl audit`` and ``mfactl why``: what happened, is the record whole, and why was somebody refused?"""
+
+from __future__ import annotations
+
+import json as json_text
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mfa_core.errors import InvalidInput, NotFound
+from mfactl.exit_codes import ExitCode
+from mfactl.options import Json
+from mfactl.output import moment, note, printable, say, say_json, say_json_list
+
+if TYPE_CHECKING:
+    from mfa_runtime.store.audit_log import Entry
+
+app = typer.Typer(help="The audit log: tail, verify, export.", no_args_is_help=True)
+
+FOLLOW_EVERY_S = 0.5
+_PAGE = 500
+
+
+@app.command()
+def tail(
+    context: typer.Context,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, max=100_000, help="How many events.")] = 20,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Wait for more.")] = False,
+    json: Json = False,
+) -> None:
+    """Show the newest events."""
+    from mfa_runtime.administration.act import LOCAL_NODE
+    from mfa_runtime.store import audit_log
+    from mfactl.session import open_session
+
+    with open_session(context) as session:
+        with session.reading() as connection:
+            entries = audit_log.tail(connection, limit=number)
+        if json and not follow:
+            say_json_list(json_text.loads(entry.body) for entry in entries)
+            return
+        places: dict[str, int] = {} if entries else {LOCAL_NODE: 0}
+        while True:
+            for entry in entries:
+                places[entry.node] = entry.seq
+                # Followed, JSON comes a line an event: a list has no end.
+                say(entry.body if json else _line(entry))
+            if not follow:
+                return
+            sys.stdout.flush()
+            if not entries:
+                time.sleep(FOLLOW_EVERY_S)
+            with session.reading() as connection:
+                entries = [
+                    entry for place in places.items() for entry in audit_log.tail(connection, limit=_PAGE, after=place)
+                ]
+
+
+@app.command()
+def verify(context: typer.Context, json: Json = False) -> None:
+    """Walk every chain of events: nothing missing, changed, moved or cut off."""
+    from mfa_runtime.store import audit_log
+    from mfactl.session import open_session
+
+    with open_session(context) as session, session.reading() as connection:
+        chains = list(audit_log.verify(connection, keyring=session.keyring))
+    if json:
+        say_json_list({"node": c.node, "events": c.events, "problems": list(c.problems)} for c in chains)
+    else:
+        for chain in chains:
+            say(f"{chain.node}: {chain.events:,} events, {'whole' if not chain.problems else 'BROKEN'}")
+            for problem in chain.problems:
+                note(f"  {problem}")
+    if any(chain.problems for chain in chains):
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A new file; standard output when left out.")] = None,
+) -> None:
+    """Write every event as one line of JSON, with its place in the chain and its hash."""
+    from mfa_runtime.store import audit_log
+    from mfactl.session import open_session
+
+    try:
+        out = sys.stdout if file is None else file.open("x", encoding="ascii")
+    except OSError as err:
+        raise InvalidInput(f"{file}: cannot be written: {err.strerror}", cure="name a file that is not there yet") from err
+    count = 0
+    try:
+        with open_session(context) as session, session.reading() as connection:
+            for entry in audit_log.every(connection):
+                # The body stands in as it is: its hash is over this very text.
+                out.write(
+                    f'{{"node":{json_text.dumps(entry.node)},"seq":{entry.seq},"hash":"{entry.hash.hex()}","body":{entry.body}}}\n'
+                )
+                count += 1
+    finally:
+        if out is not sys.stdout:
+            out.close()
+    if file is not None:
+        say(f"{count:,} events")
+
+
+def why(
+    context: typer.Context,
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="The id that the log or the refused person has.")],
+    json: Json = False,
+) -> None:
+    """Say what happened in one attempt or change, and what to do about it."""
+    from mfa_runtime.store import audit_log
+    from mfactl.reasons import advice
+    from mfactl.session import open_session
+
+    with open_session(context) as session, session.reading() as connection:
+        found = [json_text.loads(entry.body) for entry in audit_log.find(connection, event.strip().upper())]
+        found = found or [json_text.loads(entry.body) for entry in audit_log.find(connection, event.strip())]
+    if not found:
+        raise NotFound(f"there is no event {event[:64]!a}", cure="see `mfactl audit tail`; old events are removed in time")
+    if json:
+        say_json([body | {"advice": advice(body).meaning, "cure": advice(body).cure} for body in found])
+        return
+    for body in found:
+        for key, value in body.items():
+            shown = moment(float(value)) if key == "at" else printable(str(value))
+            say(f"{key:<12}{shown}")
+        told = advice(body)
+        say(f"{'meaning':<12}{told.meaning}")
+        if told.cure:
+            say(f"{'cure':<12}{told.cure}")
+
+
+def _line(entry: Entry) -> str:
+    body: dict[str, Any] = json_text.loads(entry.body)
+    at, ident = moment(float(body.get("at", 0))), str(body.get("id", ""))
+    if body.get("event") == "admin":
+        details = " ".join(f"{key}={value}" for key, value in body.get("details", {}).items())
+        words = f"{body.get('actor')} {body.get('action')} {body.get('subject', '')} {details}"
+    else:
+        words = (
+            f"{body.get('outcome')} {body.get('reason', '')} {body.get('user')} {body.get('door')}/{body.get('service')}"
+            f" {body.get('source', '')} {body.get('factor', '')} {body.get('rule', '')}"
+        )
+    return printable(f"{at}  {ident}  {' '.join(words.split())}")

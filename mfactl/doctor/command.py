@@ -1,0 +1,69 @@
+"""Run every check, say what was found, exit 1 if something must be mended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer
+
+from mfa_core.errors import MfaError
+from mfactl.doctor.finding import Finding, Weight
+from mfactl.doctor.installation import check_clock, check_key, check_sockets, check_store, sshd_settings
+from mfactl.doctor.pam_files import MODULE, check_pam_files, check_sshd, read_pam_file
+from mfactl.exit_codes import ExitCode
+from mfactl.options import Json
+from mfactl.output import printable, say, say_json
+from mfactl.session import read_configuration
+
+PAM_DIRECTORY = Path("/etc/pam.d")
+MODULE_DIRECTORIES = ("/lib", "/usr/lib", "/lib64", "/usr/lib64")
+_MAX_PAM_FILE_BYTES = 64 * 1024
+
+
+def doctor(context: typer.Context, json: Json = False) -> None:
+    """Look for what goes wrong in practice, and say how to mend it."""
+    found = list(_findings(context))
+    if json:
+        say_json([{"weight": f.weight, "place": f.place, "seen": f.seen, "cure": f.cure} for f in found])
+    else:
+        for finding in found:
+            say(f"{finding.weight:<8} {finding.place:<7} {printable(finding.seen)}")
+            if finding.cure:
+                say(f"{'':<16} cure: {printable(finding.cure)}")
+    if any(finding.weight is Weight.PROBLEM for finding in found):
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def _findings(context: typer.Context) -> Iterator[Finding]:
+    try:
+        config = read_configuration(context)
+    except MfaError as err:
+        for line in str(err).splitlines():
+            yield Finding(Weight.PROBLEM, "config", line, err.cure)
+        return
+    yield Finding(Weight.GOOD, "config", f"{len(config.policy.rules)} rules")
+    yield from check_key(config)
+    yield from check_store(config)
+    yield from check_clock()
+    yield from check_sockets(config)
+    if config.doors.pam is not None:
+        files = _pam_files()
+        yield from check_pam_files(files, socket_dir=str(config.doors.pam.socket_dir), module_found=_module_found())
+        asked = any(line.is_ours for line in read_pam_file(files.get("sshd", "")))
+        yield from check_sshd(sshd_settings(), asked=asked)
+
+
+def _pam_files() -> dict[str, str]:
+    found: dict[str, str] = {}
+    if PAM_DIRECTORY.is_dir():
+        for path in sorted(PAM_DIRECTORY.iterdir()):
+            if path.is_file() and path.stat().st_size <= _MAX_PAM_FILE_BYTES:
+                found[path.name] = path.read_text("utf-8", "replace")
+    return found
+
+
+def _module_found() -> bool:
+    folders = [Path(top) / "security" for top in MODULE_DIRECTORIES]
+    folders += [folder for top in MODULE_DIRECTORIES for folder in Path(top).glob("*-linux-*/security")]
+    return any((folder / MODULE).exists() for folder in folders)

@@ -1,0 +1,171 @@
+"""PAM files: is pam_mfa.so asked, and does its answer count?
+
+Room rule: pure functions over the text of files; reading them is the caller's. See pam.conf(5) for the grammar.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mfactl.doctor.finding import Finding, Weight
+
+MODULE = "pam_mfa.so"
+_LINE = re.compile(
+    r"-?(?P<type>auth|account|password|session)\s+(?P<control>\[[^\]]*\]|\S+)\s+(?P<module>\S+)\s*(?P<args>.*)"
+).fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class PamLine:
+    """One line of a file. ``control`` as written, ``number`` from 1."""
+
+    number: int
+    type: str
+    control: str
+    module: str
+    arguments: tuple[str, ...]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it names our module."""
+        return self.module.rpartition("/")[2] == MODULE
+
+
+def read_pam_file(text: str) -> list[PamLine]:
+    """The lines of a PAM file; continued lines are joined, what cannot be read is passed over (PAM refuses it itself)."""
+    lines: list[PamLine] = []
+    pending, start = "", 0
+    for number, raw in enumerate(text.splitlines(), start=1):
+        start = start or number
+        line = raw.split("#", 1)[0].rstrip()
+        if line.endswith("\\"):
+            pending += line[:-1] + " "
+            continue
+        found = _LINE((pending + line).strip())
+        if found is not None:
+            lines.append(
+                PamLine(start, found["type"], found["control"], found["module"], tuple(found["args"].split()))
+            )
+        pending, start = "", 0
+    return lines
+
+
+def check_pam_files(files: Mapping[str, str], *, socket_dir: str, module_found: bool) -> Iterator[Finding]:
+    """Look at every file (name to text) that names our module."""
+    ours = _with_ours(files)
+    if not ours:
+        yield Finding(
+            Weight.WARNING,
+            "pam",
+            f"no file names {MODULE}: nobody is asked for a second factor",
+            f"`auth required {MODULE}` and `account required {MODULE}` in the file of the service",
+        )
+        return
+    if not module_found:
+        yield Finding(Weight.PROBLEM, "pam", f"{MODULE} is not installed: its services refuse all", "install the package")
+    for name, lines in ours.items():
+        found = [*_check_file(name, lines, socket_dir=socket_dir)]
+        yield from found or [Finding(Weight.GOOD, "pam", name)]
+
+
+def _with_ours(files: Mapping[str, str]) -> dict[str, list[PamLine]]:
+    read = {name: read_pam_file(text) for name, text in sorted(files.items())}
+    return {name: lines for name, lines in read.items() if any(line.is_ours for line in lines)}
+
+
+def _check_file(name: str, lines: Sequence[PamLine], *, socket_dir: str) -> Iterator[Finding]:
+    auth = [line for line in lines if line.type == "auth"]
+    for at, line in enumerate(auth):
+        if not line.is_ours:
+            continue
+        place = f"{name}:{line.number}"
+        if not _refusal_counts(line.control):
+            yield Finding(
+                Weight.PROBLEM, "pam", f"{place}: with control {line.control} a wrong code lets people in", "write `required`"
+            )
+        for before, earlier in enumerate(auth[:at]):
+            if _jumps_over(earlier.control, at - before):
+                yield Finding(
+                    Weight.PROBLEM,
+                    "pam",
+                    f"{place}: {earlier.module} in line {earlier.number} ({earlier.control}) skips it when it succeeds",
+                    f"put {MODULE} before that line's target, or after the stack that it ends",
+                )
+        wanted = next((word.removeprefix("socket_dir=") for word in line.arguments if word.startswith("socket_dir=")), None)
+        if wanted is not None and wanted.rstrip("/") != socket_dir.rstrip("/"):
+            yield Finding(
+                Weight.PROBLEM, "pam", f"{place}: looks for mfad in {wanted}, not in {socket_dir}", "make them the same"
+            )
+    has_auth = any(line.is_ours for line in auth)
+    if has_auth and not any(line.is_ours and line.type == "account" for line in lines):
+        yield Finding(
+            Weight.WARNING,
+            "pam",
+            f"{name}: {MODULE} stands under auth but not under account: SSH keys, cron and su from root pass it by",
+            f"add `account required {MODULE}`",
+        )
+
+
+def _refusal_counts(control: str) -> bool:
+    """Whether a failure of the module ends in a refusal."""
+    if not control.startswith("["):
+        return control in {"required", "requisite"}
+    actions = _actions(control)
+    failing = {actions.get(code, actions.get("default", "bad")) for code in ("auth_err", "authinfo_unavail", "service_err")}
+    return failing <= {"bad", "die"}
+
+
+def _jumps_over(control: str, distance: int) -> bool:
+    """Whether a success here keeps the line ``distance`` further on from being asked."""
+    if control == "sufficient":
+        return True
+    if not control.startswith("["):
+        return False
+    action = _actions(control).get("success", _actions(control).get("default", "bad"))
+    return action == "done" or (action.isdigit() and int(action) >= distance)
+
+
+def _actions(control: str) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in control.strip("[]").split() if "=" in pair)
+
+
+def check_sshd(settings: Mapping[str, str] | None, *, asked: bool) -> Iterator[Finding]:
+    """Does sshd run the dialogue? ``settings`` are those of ``sshd -T`` in lower case; ``asked``: its PAM file names us."""
+    if not asked:
+        return
+    if settings is None:
+        yield Finding(Weight.UNKNOWN, "sshd", "`sshd -T` does not answer", "run the doctor as root")
+        return
+    good = True
+    if settings.get("usepam", "no") != "yes":
+        good = False
+        yield Finding(Weight.PROBLEM, "sshd", "UsePAM is no: nothing of PAM is asked", "`UsePAM yes`, restart sshd")
+    if settings.get("kbdinteractiveauthentication", settings.get("challengeresponseauthentication", "no")) != "yes":
+        good = False
+        yield Finding(
+            Weight.PROBLEM,
+            "sshd",
+            "KbdInteractiveAuthentication is no (the default of Debian and RHEL): nobody is asked for a code",
+            "`KbdInteractiveAuthentication yes`, restart sshd",
+        )
+    methods = settings.get("authenticationmethods", "any")
+    if methods == "any" and settings.get("pubkeyauthentication", "yes") == "yes":
+        good = False
+        yield Finding(
+            Weight.WARNING,
+            "sshd",
+            "a public key alone lets people in without a code",
+            "`AuthenticationMethods publickey,keyboard-interactive:pam keyboard-interactive:pam`",
+        )
+    if settings.get("passwordauthentication") == "yes" and methods == "any":
+        good = False
+        yield Finding(
+            Weight.WARNING,
+            "sshd",
+            "PasswordAuthentication is yes: sshd answers every prompt with the password, so that codes fail there",
+            "`PasswordAuthentication no` (people are still asked for their password, by PAM)",
+        )
+    if good:
+        yield Finding(Weight.GOOD, "sshd", "asks")

@@ -1,0 +1,86 @@
+"""What the words in the audit log mean to an administrator, and what mends it.
+
+Room rule: one entry for each reason; a test holds the table against the enums, so that no reason is without an explanation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mfa_core.verdict import Exemption, Reason, Unready
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A sentence, and a cure (empty when there is nothing to mend)."""
+
+    meaning: str
+    cure: str = ""
+
+
+_R, _U, _E = Reason, Unready, Exemption
+
+REFUSALS: Mapping[str, Advice] = {
+    _R.MISMATCH: Advice(
+        "the code is none that this user's credentials give now",
+        "compare the phone's clock with `timedatectl` here; for a hardware token try `mfactl cred resync`",
+    ),
+    _R.REPLAYED: Advice("the code was right, and used before", "wait for the next code; if the user did not use it, reset"),
+    _R.MALFORMED: Advice("what was typed cannot be a code of any kind that this user has"),
+    _R.NO_CODE: Advice("password and code were expected in one text, and there was no code", "see `split` of the service"),
+    _R.EMPTY: Advice("nothing was typed"),
+    _R.JUNK: Advice("sshd refuses this user by itself (AllowUsers, a missing account) and typed filler", "see sshd's own log"),
+    _R.THROTTLED: Advice("too many wrong codes lately: not even looked at", "wait, or `mfactl user unlock NAME`"),
+    _R.LOCKED: Advice("100 wrong codes in a row", "find out who guesses (source), then `mfactl user unlock NAME`"),
+    _R.LOCKED_BY_ADMIN: Advice("an administrator locked this user", "`mfactl user unlock NAME`"),
+    _R.SOURCE_THROTTLED: Advice("too many wrong codes from this address, over all users", "look at what runs there"),
+    _R.REPEATED: Advice("the same wrong code again from the same client: a retransmission, not counted"),
+    _R.UNKNOWN_USER: Advice("nobody here has this name", "`mfactl user add NAME`, if there should be such a user"),
+    _R.USERNAME_REFUSED: Advice("the name is not one identity", "see identity.realms and identity.fold_case"),
+    _R.NOT_ENROLLED: Advice("the user has no factor that the rule accepts", "`mfactl enrol NAME`"),
+    _R.GRACE_ENDED: Advice("the days to enrol are over", "`mfactl enrol NAME`, or `mfactl bypass issue NAME` for today"),
+    _R.ENROLMENT_OFFERED: Advice("the user must enrol, and may not from here", "see enrolment.enrol_networks"),
+    _R.FACTOR_NOT_ALLOWED: Advice("the rule does not accept this kind of code", "see `mfactl policy explain`"),
+    _R.EXPIRED: Advice("the one-time code is past its end", "issue a new one"),
+    _R.POLICY_DENIED: Advice("a rule denies this login", "see `mfactl policy explain`"),
+    _R.FIRST_FACTOR_FAILED: Advice("the password is wrong, or its backend refused the account"),
+    _R.CANCELLED: Advice("the person or the program gave up"),
+    _R.CHALLENGE_EXPIRED: Advice("the answer came too late", "try again"),
+}
+
+UNREADY: Mapping[str, Advice] = {
+    _U.STORE: Advice("the store could not be read or written", "`mfactl doctor`"),
+    _U.STORE_FULL: Advice("the use of a code could not be recorded", "free space on the file system of state_dir"),
+    _U.BACKEND: Advice("the backend for passwords did not answer", "see `primary` of the door, and its server"),
+    _U.OVERLOADED: Advice("a bound was reached", "see `limits`, and who sends so much"),
+    _U.CONFIGURATION: Advice("the configuration cannot be used", "`mfactl policy check`"),
+    _U.CLOCK: Advice("the clock stands before a step that was accepted", "`timedatectl`, and wait until it is synchronised"),
+    _U.INTERNAL: Advice("an error that nobody foresaw", "see mfad's log at that time, and report it"),
+}
+
+EXEMPTIONS: Mapping[str, Advice] = {
+    _E.POLICY: Advice("a rule asks no second factor here"),
+    _E.USER: Advice("an administrator exempted this user", "`mfactl user exempt --undo NAME`, if that should end"),
+    _E.GRACE: Advice("the user still has days to enrol", "`mfactl enrol NAME`"),
+    _E.TRUST_WINDOW: Advice("the user logged in from here with a code lately"),
+    _E.ENROLLED_ONLY: Advice("the rule asks enrolled users only, and this one is not", "`mfactl enrol NAME`"),
+}
+
+_OUTCOMES = {
+    "accepted": Advice("the second factor was verified, and its use recorded"),
+    "challenged": Advice("a code was asked for"),
+    "pending": Advice("an answer from another device was awaited"),
+}
+
+
+def advice(body: Mapping[str, Any]) -> Advice:
+    """What an event of the log means."""
+    if body.get("event") == "admin":
+        return Advice(f"{body.get('actor')} changed something: {body.get('action')}")
+    reason, outcome = str(body.get("reason", "")), str(body.get("outcome", ""))
+    for table in (REFUSALS, UNREADY, EXEMPTIONS):
+        if reason in table:
+            return table[reason]
+    return _OUTCOMES.get(outcome, Advice("not explained in this version"))
