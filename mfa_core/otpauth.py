@@ -43,7 +43,8 @@ class OathKey:
 
 
 def encode_key_uri(key: OathKey) -> Secret:
-    """Write the URI. Algorithm, digits and period are always there: apps differ in what they take for granted.
+    """Write the URI. What is the format's default (SHA1, 6 digits, 30 s) is left out: all apps agree on it, and with a short
+    name the QR code is four rows lower, which lets it fit a terminal of 24 rows together with what is said under it.
 
     Raises:
         InvalidInput: a label with a colon in the account or issuer (the format has no way to say which part is which), or
@@ -62,8 +63,14 @@ def encode_key_uri(key: OathKey) -> Secret:
     parts = [f"secret={encode_base32(key.secret).reveal().decode('ascii')}"]
     if key.issuer:
         parts.append(f"issuer={_quoted(key.issuer)}")
-    parts += [f"algorithm={key.digest.upper()}", f"digits={key.digits}"]
-    parts.append(f"counter={key.counter}" if key.kind is FactorKind.HOTP else f"period={key.period_s}")
+    if key.digest is not Digest.SHA1:
+        parts.append(f"algorithm={key.digest.upper()}")
+    if key.digits != 6:
+        parts.append(f"digits={key.digits}")
+    if key.kind is FactorKind.HOTP:
+        parts.append(f"counter={key.counter}")  # the format has no default for it
+    elif key.period_s != 30:
+        parts.append(f"period={key.period_s}")
     return Secret.from_text(f"otpauth://{key.kind}/{label}?{'&'.join(parts)}")
 
 

@@ -31,7 +31,7 @@ from mfa_runtime.store.database import Store, open_store
 from mfa_runtime.store.key_table import load_keyring
 from mfa_runtime.verification import Rules, Verification
 from pam_mfa.server import PamDoor as PamServer
-from pam_mfa.settings import GREETERS, Mode, PamDoorSettings, ServiceSettings
+from pam_mfa.settings import GREETERS, ExemptAnswer, Mode, PamDoorSettings, ServiceSettings
 from pam_mfa.wire import Echo
 
 NODE = "local"
@@ -90,7 +90,9 @@ def may_enrol_from(config: Config) -> Callable[[str | None], bool]:
 def build_pam_settings(config: Config, door: PamDoor) -> PamDoorSettings:
     """The configuration's section in the door's own terms."""
     ours = door.primary.type is not PrimaryType.NONE
-    services = {name: _service(door.settings_for(name), GREETERS.get(name), ours) for name in {*GREETERS, *door.services}}
+    services = {
+        name: _service(door.settings_for(name), GREETERS.get(name), ours) for name in {*GREETERS, *door.services}
+    }
     return PamDoorSettings(
         socket_dir=door.socket_dir,
         services=services,
@@ -116,10 +118,10 @@ def _service(settings: PamSettings, greeter: ServiceSettings | None, ours: bool)
         mode=Mode(settings.mode.value),
         grammar=settings.grammar,
         first_factor=first,
-        attempts=base.attempts,
+        attempts=settings.attempts,
         prompt=prompt,
         echo=Echo.ON if settings.echo else Echo.OFF,
-        exempt=base.exempt,
+        exempt=ExemptAnswer(settings.exempt.value),
         qr=base.qr,
     )
 

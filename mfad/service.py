@@ -21,6 +21,7 @@ from mfa_runtime.store.database import restrict_file_mode
 from mfa_runtime.upkeep import HighWater, checkpoint_if_long, forget
 from mfad.build import Parts, build
 from mfad.notify import Notifier
+from pam_mfa.listeners import inherited_listeners
 
 CHECKPOINT_EVERY_S = 1.0
 FORGET_EVERY_S = 600.0
@@ -47,7 +48,7 @@ async def serve(config: Config, load: Callable[[], Config], notifier: Notifier) 
         loop.add_signal_handler(signal.SIGHUP, _reload, parts, load, notifier)
         parts.gate.start()
         if parts.pam is not None:
-            await parts.pam.start()
+            await parts.pam.start(inherited_listeners(os.environ, os.getpid()))
         upkeep = [
             asyncio.create_task(_every(CHECKPOINT_EVERY_S, lambda: checkpoint_if_long(parts.store))),
             asyncio.create_task(_every(FORGET_EVERY_S, lambda: _forget(parts))),

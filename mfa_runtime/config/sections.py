@@ -160,7 +160,7 @@ class Limits(Section):
 
     connections: Annotated[int, whole(1, 100_000)] = 512
     connections_per_uid: Annotated[int, whole(1, 100_000)] = 16
-    connections_per_user: Annotated[int, whole(1, 1_000)] = 8
+    connections_per_user: Annotated[int, whole(1, 1_000)] = 256
     verification_queue: Annotated[int, whole(1, 1_000_000)] = 4096
 
 
@@ -202,12 +202,12 @@ class PriorFactor(enum.StrEnum):
     """Verified, and a failure of it ends the stack (``requisite``, or AuthenticationMethods of sshd)."""
 
 
-class Reveal(enum.StrEnum):
-    """How much a refusal tells the person."""
+class ExemptResult(enum.StrEnum):
+    """What PAM hears of somebody who needs no second factor."""
 
-    NEVER = "never"
-    AFTER_FIRST_FACTOR = "after_first_factor"
-    """"Already used", waiting times and deadlines, once the first factor is known to be verified."""
+    IGNORE = "ignore"
+    """The rest of the stack decides; a stack of our module alone refuses."""
+    SUCCESS = "success"
 
 
 class PamSplit(enum.StrEnum):
@@ -227,7 +227,8 @@ class PamSettings(Section):
     split: PamSplit = PamSplit.APPEND
     separator: Separator = ","
     first_factor: PriorFactor = PriorFactor.ELSEWHERE
-    reveal: Reveal = Reveal.AFTER_FIRST_FACTOR
+    attempts: Annotated[int, whole(1, 10)] = 1
+    exempt: ExemptResult = ExemptResult.IGNORE
 
     @property
     def grammar(self) -> Grammar:
@@ -241,10 +242,9 @@ class PrimaryType(enum.StrEnum):
     NONE = "none"
     """The modules after ours, which get it as PAM_AUTHTOK."""
     PAM = "pam"
-    LOCAL = "local"
 
 
-_OTHER_PRIMARIES = {"ldap", "radius"}
+_OTHER_PRIMARIES = {"ldap", "radius", "local"}
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}").fullmatch
 
 
@@ -267,7 +267,7 @@ class Primary(Section):
     @classmethod
     def _exists_in_this_version(cls, value: object) -> object:
         if value in _OTHER_PRIMARIES:
-            raise Unfit("none, pam or local", f"this version of mfad has no {value} backend for passwords")
+            raise Unfit("none or pam", f"this version of mfad has no {value} backend for passwords")
         return value
 
 
@@ -278,15 +278,15 @@ _MAX_SOCKET_PATH_BYTES = 107
 class PamDoor(PamSettings):
     """The PAM door: its sockets, and the settings of services that ``services`` does not name.
 
-    ``conversation_timeout`` is seconds, for a whole dialogue; ``socket_uid`` may use priv.sock beside root, None for the
-    uid that mfad runs as.
+    ``conversation_timeout`` is seconds, for a whole dialogue.
     """
 
     socket_dir: Place = _written("/run/mfad")
-    socket_uid: Annotated[int, whole(0, 2**32 - 2)] | None = None
     conversation_timeout: Annotated[int, duration("5s", "10m")] = _written("95s")
     max_prompts: Annotated[int, whole(1, 10)] = 3
-    account_exempt_services: Names = ("cron", "crond", "atd", "systemd-user")
+    account_exempt_services: Names = (
+        "cron", "crond", "anacron", "atd", "systemd-user", "sudo", "sudo-i", "runuser", "runuser-l",
+    )  # fmt: skip
     primary: Primary = Field(default_factory=Primary)
     services: dict[ServiceName, PamSettings] = Field(default_factory=dict)
 
