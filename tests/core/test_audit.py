@@ -22,10 +22,10 @@ def decided(**changes: object) -> AttemptDecided:
 
 @pytest.mark.parametrize(
     "user",
-    ['bob\n{"event":"login_ok"}', "bob\r\nx", "\x1b[2J\x1b]0;owned\x07", "a\x00b", "\u2028\u2029\x85", "\udcff\udc80", "\u0410lice",
-     '"},{"'],
+    ['bob\n{"event":"login_ok"}',
+     "bob\r\nx", "\x1b[2J\x1b]0;owned\x07", "a\x00b", "\u2028\u2029\x85", "\udcff\udc80", "\u0410lice", '"},{"'],
     ids=["newline", "crlf", "ansi", "nul", "unicode-lines", "undecodable", "cyrillic", "json"],
-)
+)  # fmt: skip
 def test_text_from_outside_cannot_forge_a_line(user: str) -> None:
     """core-5-27: one escaped line of printable ASCII, that reads back as what was sent."""
     line = canonical(decided(user=user, service=user, client=user))

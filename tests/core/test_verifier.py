@@ -274,8 +274,12 @@ def test_what_is_counted(expected: Reason, judgement: Judgement) -> None:
         assert judgement.throttle in (Throttle(), _WAITING, _SOURCE_WAITING, _HARD, Throttle(judgement.throttle.account))
 
 
-@pytest.mark.parametrize("typed", [b"-12345", b"0" * 10_000, b"123\x00456", "💥💥💥💥💥💥".encode(), "１２３４５６".encode(), b" 123456"],
-                         ids=["negative", "10k", "nul", "emoji", "full-width", "blank"])  # fmt: skip
+@pytest.mark.parametrize(
+    "typed",
+    [b"-12345", b"0" * 10_000, b"123\x00456", "\U0001f4a5".encode() * 6, "\uff11\uff12\uff13\uff14\uff15\uff16".encode(),
+     b" 123456"],
+    ids=["negative", "10k", "nul", "emoji", "full-width", "blank"],
+)  # fmt: skip
 def test_what_is_no_code_is_refused_and_counted(typed: bytes) -> None:
     """core-5-7, core-5-8: before any HMAC."""
     judgement = decide(typed)
@@ -284,10 +288,10 @@ def test_what_is_no_code_is_refused_and_counted(typed: bytes) -> None:
     assert judgement.throttle.account.consecutive == 1
 
 
-@pytest.mark.parametrize("typed", ["{0:.3} {0:.10}", "{0}"], ids=["blank-between", "plain"])
-def test_a_code_is_spent_in_whatever_spelling(typed: str) -> None:
+@pytest.mark.parametrize("between", ["", " ", "-"], ids=["plain", "blank", "hyphen"])
+def test_a_code_is_spent_in_whatever_spelling(between: str) -> None:
     """core-5-7: 123 456 is 123456 at the replay check."""
-    written = f"{code()[:3]} {code()[3:]}" if "3" in typed else code()
+    written = code()[:3] + between + code()[3:]
 
     assert isinstance(decide(written).verdict, Accepted)
     assert reason(decide(written, credentials=(replace(TOTP, last_step=STEP),))) is Reason.REPLAYED
@@ -399,7 +403,10 @@ STRANGERS: dict[str, dict[str, object]] = {
         "credentials": (replace(TOTP, state=CredentialState.SUSPENDED),),
     },
     "revoked": {"user": replace(ALICE, state=EnrolmentState.REVOKED), "credentials": ()},
-    "pending": {"user": replace(ALICE, state=EnrolmentState.PENDING), "credentials": (replace(TOTP, state=CredentialState.PENDING),)},
+    "pending": {
+        "user": replace(ALICE, state=EnrolmentState.PENDING),
+        "credentials": (replace(TOTP, state=CredentialState.PENDING),),
+    },
     "other-factor": {"decision": Decision("r1", factors=frozenset({FactorKind.HOTP}))},
 }
 _ALIKE = {Reason.MISMATCH, Reason.UNKNOWN_USER, Reason.USERNAME_REFUSED}
@@ -631,6 +638,7 @@ def test_a_new_challenge_resets_nothing() -> None:
         ({"first_factor": FirstFactor.ELSEWHERE}, {}, False),
         ({"first_factor": FirstFactor.OURS}, {}, False),
         ({"interaction": Interaction.ONE_SHOT}, {}, False),
+        ({"interaction": Interaction.ASKS}, {}, False),
         ({}, {"decision": REQUIRE}, False),
         ({}, {"name": "", "user": None}, False),
         ({}, {"user": replace(ALICE, locked=True)}, False),
@@ -638,16 +646,18 @@ def test_a_new_challenge_resets_nothing() -> None:
         ({}, STRANGERS["revoked"], False),
         ({}, {"user": ALICE, "credentials": (TOTP,)}, False),
     ],
-    ids=["invited", "unknown", "password-not-known", "password-ours", "no-prompts", "rule-refuses", "refused-name", "locked",
-         "suspended", "revoked", "has-one"],
+    ids=["invited", "unknown", "password-not-known", "password-ours", "no-prompts", "not-trusted-with-a-secret", "rule-refuses",
+         "refused-name", "locked", "suspended", "revoked", "has-one"],
 )  # fmt: skip
 def test_enrolment_is_offered_only_behind_a_proved_first_factor(
     how: dict[str, object], fields: dict[str, object], offered: bool
 ) -> None:
     """core-5-44, core-5-42: else a guessed password would leave a new authenticator behind."""
     values: dict[str, object] = {
-        "user": replace(ALICE, state=EnrolmentState.INVITED), "credentials": (), "decision": Decision("r", enrol=Enrol.AT_LOGIN),
-    }  # fmt: skip
+        "user": replace(ALICE, state=EnrolmentState.INVITED),
+        "credentials": (),
+        "decision": Decision("r", enrol=Enrol.AT_LOGIN),
+    }
 
     judgement = decide(how={"first_factor": FirstFactor.DONE} | how, **(values | fields))
 
@@ -730,7 +740,9 @@ def test_a_proved_one_time_code_lets_in_and_is_used_up(typed: str, kind: FactorK
     [(ProofState.USED, Reason.REPLAYED, False), (ProofState.EXPIRED, Reason.EXPIRED, True), (None, Reason.MISMATCH, True)],
     ids=["used", "expired", "no-such-code"],
 )
-@pytest.mark.parametrize(("typed", "kind"), [(RECOVERY, FactorKind.RECOVERY), (KEY, FactorKind.RECOVERY_KEY), (BYPASS, FactorKind.BYPASS)])
+@pytest.mark.parametrize(
+    ("typed", "kind"), [(RECOVERY, FactorKind.RECOVERY), (KEY, FactorKind.RECOVERY_KEY), (BYPASS, FactorKind.BYPASS)]
+)
 def test_a_one_time_code_that_is_used_expired_or_unknown_is_refused(
     typed: str, kind: FactorKind, state: ProofState | None, expected: Reason, counted: bool
 ) -> None:
@@ -865,7 +877,7 @@ def _may_be_let_in(typed: Typed, at: Situation) -> bool:
         return False
     if typed.worth is FactorKind.TOTP:
         return (
-            at.throttle in (STANDINGS["open"],)
+            at.throttle is STANDINGS["open"]
             and not user.locked
             and user.state not in (EnrolmentState.SUSPENDED, EnrolmentState.REVOKED)
             and FactorKind.TOTP in decision.factors
