@@ -37,6 +37,9 @@ class Interaction(enum.StrEnum):
     """Whether the door can ask the person something."""
 
     PROMPTS = "prompts"
+    """It can ask, and may show a new secret."""
+    ASKS = "asks"
+    """It can ask, but its caller is not trusted with a secret: a screen locker that runs as the user."""
     ONE_SHOT = "one_shot"
 
 

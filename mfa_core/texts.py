@@ -53,6 +53,7 @@ def recovery_notice(left: int) -> str:
 
 
 RECOVERY_KEY_USED = "Your recovery key is spent. Get a new one from your administrator."
+RECOVERY_KEY_REPLACED = "Your recovery key is spent. This is the new one."
 BYPASS_USED = "You used a temporary code. Set up your authenticator again, or contact your administrator."
 
 

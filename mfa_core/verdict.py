@@ -101,7 +101,8 @@ class Accepted:
     """The second factor was verified and its use is durably recorded.
 
     ``factor`` is the kind that was used; ``notices`` are for the person, after the login. ``password`` is what stood
-    before the code where both were typed in one text (the rest of the stack may want it), else None.
+    before the code where both were typed in one text (the rest of the stack may want it), else None. ``recovery_key`` is the
+    one that replaces a key that was used, to be shown once.
     """
 
     event_id: str
@@ -109,6 +110,7 @@ class Accepted:
     credential: str
     notices: tuple[str, ...] = ()
     password: Secret | None = None
+    recovery_key: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)

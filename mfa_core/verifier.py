@@ -178,17 +178,20 @@ def _is_bypass(situation: Situation) -> bool:
 
 def _exemption(attempt: Attempt, situation: Situation, settings: Settings) -> Judgement | None:
     decision, user, now = situation.decision, situation.user, situation.now
-    if user is not None and user.locked:
+    # A name that is no identity may be an enrolled user's to the directory behind us: no exemption can be hers for certain.
+    if not situation.name or (user is not None and user.locked):
         return None
     if decision.action is Action.EXEMPT:
         return _exempt(attempt, situation, Exemption.POLICY)
     if user is not None and user.requirement is Requirement.EXEMPT:
         return _exempt(attempt, situation, Exemption.USER)
-    if decision.trust_window_s and user is not None and is_known_lane(situation.throttle, now, settings.throttle):
+    has_factor = any(c.state is CredentialState.ACTIVE and c.kind in decision.factors for c in situation.credentials)
+    # Trust ends with the credential that it came from: a revoked one must not open for hours.
+    if decision.trust_window_s and has_factor and is_known_lane(situation.throttle, now, settings.throttle):
         lane = situation.throttle.lane
         if lane.scope == settings.scope and not lane.failures and now - lane.last_success_at < decision.trust_window_s:
             return _exempt(attempt, situation, Exemption.TRUST_WINDOW)
-    if any(c.state is CredentialState.ACTIVE and c.kind in decision.factors for c in situation.credentials):
+    if has_factor:
         return None
     required = user is not None and user.requirement is Requirement.REQUIRED
     untouched = user is None or (
@@ -254,11 +257,10 @@ def readings(attempt: Attempt, situation: Situation) -> tuple[Split, ...]:
     """How what was typed can be read, by this user's own formats. The runtime asks for it to check passwords and hashes."""
     if attempt.typed is None:
         return ()
-    if situation.credentials:
+    grammar, formats = _grammar(attempt, situation), _DEFAULT_FORMATS
+    if grammar.mode is not SplitMode.SEPARATE and situation.credentials:
         formats = CodeFormats(frozenset(c.digits for c in situation.credentials), _DEFAULT_FORMATS.letters)
-    else:
-        formats = _DEFAULT_FORMATS
-    return split(attempt.typed.reveal(), _grammar(attempt, situation), formats)
+    return split(attempt.typed.reveal(), grammar, formats)
 
 
 def _answer(
@@ -388,6 +390,9 @@ def _evaluate_digits(
                 spent = credential.spent_at(result.step, result.drift_steps)
                 note = "drift moved by two consecutive codes" if result.fit is Fit.CONSECUTIVE else ""
                 return _Good(credential.kind, _label(credential), result.step, spent, note=note)
+            case Fit.SPENT if credential is _DUMMY:
+                # Its secret stands above for all to read. "Used" is not counted, which would tell who has no credential.
+                continue
             case Fit.SPENT:
                 best = _Refused(Reason.REPLAYED, wait_s=_next_code_s(credential, result.step, situation.now))
             case Fit.OUTSIDE:
@@ -485,7 +490,7 @@ def _refuse(
     proved = attempt.first_factor is FirstFactor.DONE
     if not text:
         text = _TEXTS.get(reason, "")
-    if not text or not (proved or (attempt.interaction is Interaction.PROMPTS and reason in _AT_PROMPT)):
+    if not text or not (proved or (attempt.interaction is not Interaction.ONE_SHOT and reason in _AT_PROMPT)):
         text = texts.DENIED
     # Doors map reasons to their own codes, and a code is as readable as a text: what must not be told apart gets one reason.
     shown = reason if proved or reason not in _TEXTS else Reason.MISMATCH

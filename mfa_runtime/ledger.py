@@ -276,9 +276,8 @@ class _Sitting:
                     self._records[key] = self._changed[key] = new
         if account is not None and judgement.credential is not None:
             changed = judgement.credential
-            self._accounts[entry.name] = replace(
-                account, credentials=tuple(changed if c.id == changed.id else c for c in account.credentials)
-            )
+            owned = tuple([changed if c.id == changed.id else c for c in account.credentials])
+            self._accounts[entry.name] = account = accounts.Account(account.user, owned)
             if isinstance(judgement.verdict, Accepted):
                 self._spent[changed.id] = changed
                 self._outside.pop(changed.id, None)

@@ -32,6 +32,7 @@ from mfa_core.verdict import (
 )
 from mfa_runtime.administration.act import Act
 from mfa_runtime.administration.enrolment import Begun, Confirmed, Parameters, begin, confirm
+from mfa_runtime.administration.recovery import replace_recovery_key
 from mfa_runtime.administration.users import find_or_add_user, find_user
 from mfa_runtime.sealing import Keyring, RandomBytes, UnknownKey
 from mfa_runtime.store import audit_log
@@ -155,6 +156,14 @@ class LoginEnrolment:
             texts.ACKNOWLEDGE_PROMPT,
             notices=(texts.WRONG_ACKNOWLEDGEMENT,),
         )
+
+    async def replace_recovery_key(self, name: str) -> Secret:
+        """Give the user a new recovery key."""
+        return await self._in_thread(self._replace_key, name)
+
+    def _replace_key(self, name: str) -> Secret:
+        with self._store.writing() as connection:
+            return replace_recovery_key(connection, self._act(self._keyring(), name), find_user(connection, name))
 
     def _challenge(
         self,

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
-from mfa_core import oath
+from mfa_core import oath, texts
 from mfa_core.errors import Overloaded, StoreUnavailable, UsernameRefused
 from mfa_core.identity import IdentityRules, normalise
 from mfa_core.model import Attempt, CredentialState, FactorKind, FirstFactor, Interaction, SplitMode
@@ -22,7 +22,7 @@ from mfa_core.policy import Decision, Policy, PolicyQuestion
 from mfa_core.secret import Secret
 from mfa_core.split import Split
 from mfa_core.throttle import CLEAN, Throttle
-from mfa_core.verdict import Unavailable, Unready, Verdict
+from mfa_core.verdict import Accepted, Unavailable, Unready, Verdict
 from mfa_core.verifier import Password, Proof, ProofState, Settings, Situation, readings
 from mfa_runtime import one_time_hash
 from mfa_runtime.directory import Groups
@@ -53,6 +53,10 @@ class Enroller(Protocol):
 
     async def answer(self, attempt: Attempt, name: str) -> Verdict:
         """Go on with the enrolment that ``attempt.challenge_id`` names."""
+        ...
+
+    async def replace_recovery_key(self, name: str) -> Secret:
+        """Give the user a new recovery key in place of the one that was used."""
         ...
 
 
@@ -162,7 +166,17 @@ class Verification:
         ruling = await self._writer.submit(entry)
         if ruling.may_enrol and self._enroller is not None:
             return await self._enroller.offer(attempt, name)
-        return ruling.verdict
+        verdict = ruling.verdict
+        if (
+            isinstance(verdict, Accepted)
+            and verdict.factor == FactorKind.RECOVERY_KEY
+            and attempt.interaction is Interaction.PROMPTS
+            and self._enroller is not None
+        ):
+            # A saved recovery code is replaced when it is used (NIST SP 800-63B-4 section 4.2.1.1).
+            key = await self._enroller.replace_recovery_key(name)
+            return replace(verdict, recovery_key=key, notices=(texts.RECOVERY_KEY_REPLACED,))
+        return verdict
 
     def _tag(self, attempt: Attempt, typed: Secret) -> bytes:
         label = f"typed|{attempt.client}|{attempt.source}"

@@ -424,13 +424,14 @@ class Conversation:
     ) -> Step:
         if grammar is None:
             grammar = self._service.grammar if self._service.mode is Mode.COMBINED else SEPARATE
+        prompts = interaction is Interaction.PROMPTS
         attempt = self._login.attempt(
             self._new_event_id(),
-            interaction=interaction,
+            interaction=Interaction.ASKS if prompts and self._peer.trust is Trust.ITSELF else interaction,
             grammar=grammar,
             typed=typed,
             challenge_id=self._challenge_id if state is State.JUDGING else challenge_id,
-            wait_s=self.limit_s if interaction is Interaction.PROMPTS else 0.0,
+            wait_s=self.limit_s if prompts else 0.0,
         )
         self.state = state
         return Step(attempt=attempt)

@@ -12,6 +12,7 @@ from typing import assert_never
 from mfa_core.verdict import Accepted, Challenge, Exempt, Pending, Reason, Rejected, Unavailable, Unready, Verdict
 from pam_mfa.login import Login, Trust
 from pam_mfa.plain_text import one_line, paragraph, quoted
+from pam_mfa.qr import draw_recovery_key
 from pam_mfa.settings import ExemptAnswer
 from pam_mfa.wire import TEXT_MAX, Error, Info, Level, Log, Op, Ops, Result, SetAuthtok
 
@@ -115,8 +116,10 @@ def cut_log(line: str) -> str:
 def authenticate_ops(verdict: Final, *, login: Login, trust: Trust, exempt: ExemptAnswer, dialogue: Dialogue) -> Ops:
     """Return what ends an authenticate phase with ``verdict``."""
     match verdict:
-        case Accepted(notices=notices, password=password):
+        case Accepted(notices=notices, password=password, recovery_key=recovery_key):
             ops: list[Op] = list(_notices(notices))
+            if recovery_key is not None and trust is Trust.ANYBODY:
+                ops.append(Info(draw_recovery_key(recovery_key)))
             if password is not None and trust is Trust.ANYBODY:
                 ops.append(SetAuthtok(password))
             return (*ops, Result(PamCode.SUCCESS))

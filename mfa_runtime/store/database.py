@@ -22,6 +22,8 @@ STORE_FILE = "mfad.sqlite"
 BUSY_TIMEOUT_MS = 5_000
 """How long a writer waits for another process: many times the longest batch, and well below a login's deadline."""
 PAGE_CACHE_KIB = 16 * 1024
+AUTO_CHECKPOINT_PAGES = 8192
+"""A commit that makes the write-ahead log longer than this (32 MiB) moves it into the database itself, and waits for that."""
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 """The write-ahead log is cut back to this after a checkpoint."""
 
@@ -153,6 +155,8 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     cursor.execute(f"PRAGMA cache_size=-{PAGE_CACHE_KIB}")
     cursor.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
     cursor.execute("PRAGMA temp_store=MEMORY")
+    # mfad checkpoints beside the logins (mfa_runtime.upkeep); this is for when it cannot keep up, or is not running.
+    cursor.execute(f"PRAGMA wal_autocheckpoint={AUTO_CHECKPOINT_PAGES}")
     cursor.close()
 
 

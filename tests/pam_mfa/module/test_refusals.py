@@ -52,7 +52,7 @@ def answer_to(directory: Path, *messages: bytes) -> int:
         b"MFA1",
         b"\0",
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
-        os.urandom(300),
+        random.Random(7).randbytes(300),
         b"\0" * 16384,
         b"\xff" * 16384,
     ],
