@@ -90,10 +90,11 @@ class ScriptError(AssertionError):
 
 
 class Broken(enum.Enum):
-    """Callers that say SUCCESS and give no answer."""
+    """Callers that are wrong."""
 
-    NULL_TEXT = "a response without a text (python-pam, for echo-on prompts)"
-    NULL_ARRAY = "no response at all"
+    NULL_TEXT = "SUCCESS and a response without a text (python-pam, for echo-on prompts)"
+    NULL_ARRAY = "SUCCESS and no response at all"
+    DANGLING = "CONV_ERR, and a pointer that is not to be touched"
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +294,9 @@ def _libc() -> ctypes.CDLL:
     return libc
 
 
+# Who frees this, crashes. (libpam does so itself, when it asks for the user name.)
+_NOT_ON_THE_HEAP = ctypes.create_string_buffer(64)
+
 _PAM_USER, _PAM_TTY, _PAM_RHOST, _PAM_RUSER, _PAM_FAIL_DELAY = 2, 3, 4, 8, 10
 
 
@@ -341,6 +345,9 @@ class _Conversation:
             answer = self.answer(Style(message.style), _text(message.text))
             if isinstance(answer, Fails):
                 return answer.code
+            if answer is Broken.DANGLING:
+                responses[0] = ctypes.addressof(_NOT_ON_THE_HEAP)  # type: ignore[index]
+                return PamCode.CONV_ERR
             if answer is Broken.NULL_ARRAY:
                 responses[0] = None  # type: ignore[index]
                 return PamCode.SUCCESS

@@ -2,8 +2,8 @@
  *
  * pam_driver [-n COUNT] [-a] [-c] [-p] [-s] CONFDIR SERVICE USER [ANSWER...]
  *   COUNT transactions, each authenticate (and with -a acct_mgmt), each with the same answers; -c closes stdin before;
- *   -p puts SSH_CONNECTION into the PAM environment; -s looks for the answers on the stack that authenticate has used,
- *   at the moment it returns: "stack clean|dirty". Prints lines: "log LEVEL TEXT" for what went to syslog,
+ *   -p puts SSH_CONNECTION into the PAM environment; -s prints what pam_probe.so said of
+ *   the stack: "stack clean|dirty". Prints lines: "log LEVEL TEXT" for what went to syslog,
  *   "shown STYLE TEXT", "auth CODE", "account CODE", and at the end "signals same|changed", "fds same|changed",
  *   "stdin taken|free". The log lines are caught because libpam finds this program's syslog() before libc's. */
 #include <fcntl.h>
@@ -88,25 +88,10 @@ static void read_signals(struct sigaction actions[NSIG], sigset_t *mask) {
     (void)sigprocmask(SIG_BLOCK, NULL, mask);
 }
 
-/* 64 KiB below this frame, where the module's frames were. Nothing may be called before the copy is made. */
-__attribute__((noinline, no_sanitize_address)) static void copy_stack_below(unsigned char *copy, size_t size) {
-    const volatile unsigned char *below = (unsigned char *)__builtin_frame_address(0) - size - 256;
-    for (size_t i = 0; i < size; i++)
-        copy[i] = below[i];
-}
-
-static bool has_answer(const unsigned char *copy, size_t size, char **answers, int count) {
-    bool found = false;
-    for (int i = 0; i < count; i++)
-        found = found || memmem(copy, size, answers[i], strlen(answers[i])) != NULL;
-    return found;
-}
-
 int main(int argc, char **argv) {
-    static unsigned char stack[65536];
     static struct sigaction before[NSIG], after[NSIG];
     sigset_t mask_before, mask_after;
-    bool account = false, environment = false, scan = false, dirty = false, taken = false, same = true;
+    bool account = false, environment = false, scan = false, taken = false, same = true;
     int count = 1, option, fds;
     while ((option = getopt(argc, argv, "n:acps")) != -1) {
         switch (option) {
@@ -132,10 +117,8 @@ int main(int argc, char **argv) {
         if (environment && pam_putenv(pamh, "SSH_CONNECTION=192.0.2.1 40000 192.0.2.2 22") != PAM_SUCCESS)
             return 2;
         rc = pam_authenticate(pamh, 0);
-        if (scan) {
-            copy_stack_below(stack, sizeof stack);
-            dirty = dirty || has_answer(stack, sizeof stack, argv + optind + 3, argc - optind - 3);
-        }
+        if (scan)
+            printf("stack %s\n", pam_getenv(pamh, "PROBE_STACK"));
         printf("auth %d\n", rc);
         if (account)
             printf("account %d\n", rc = pam_acct_mgmt(pamh, 0));
@@ -148,7 +131,5 @@ int main(int argc, char **argv) {
     same = same && memcmp(&mask_before, &mask_after, sizeof mask_before) == 0;
     printf("signals %s\nfds %s\nstdin %s\n", same ? "same" : "changed", count_fds() == fds ? "same" : "changed",
            taken ? "taken" : "free");
-    if (scan)
-        printf("stack %s\n", dirty ? "dirty" : "clean");
     return 0;
 }

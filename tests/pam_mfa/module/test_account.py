@@ -160,11 +160,12 @@ def test_prompt_that_account_may_not_ask_is_a_cancel(directory: Path) -> None:
 
 
 def test_password_is_never_sent_in_account(directory: Path) -> None:
-    """AUTHTOK is a field of PHASE 1, whatever the line says."""
-    with FakeMfad(directory, [ops(result(0))]) as mfad:
-        run_pam([account_line("require_mfa", "use_first_pass", socket_dir=directory)], "alice", phase=Phase.ACCOUNT)
+    """AUTHTOK is a field of PHASE 1, also where mfad itself has set a password in the line before."""
+    lines = [account_line("require_mfa", "use_first_pass", socket_dir=directory)] * 2
+    with FakeMfad(directory, [ops(wire.set_authtok("secret"), result(0))]) as mfad:
+        assert run_pam(lines, "alice", phase=Phase.ACCOUNT).code == PamCode.SUCCESS
 
-    assert mfad.begins[0].get(wire.AUTHTOK) is None
+    assert [begin.get(wire.AUTHTOK) for begin in mfad.begins] == [None, None]
 
 
 def test_setcred_succeeds_and_other_phases_do_not_exist(directory: Path) -> None:

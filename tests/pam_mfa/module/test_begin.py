@@ -10,7 +10,18 @@ import pytest
 
 from tests.pam_mfa import fake_mfad as wire
 from tests.pam_mfa.fake_mfad import Begin, FakeMfad, ops, result
-from tests.pam_mfa.pam_harness import DISALLOW_NULL_AUTHTOK, NO_ITEMS, Expect, Fails, Items, PamCode, Style, auth_line, run_pam
+from tests.pam_mfa.pam_harness import (
+    DISALLOW_NULL_AUTHTOK,
+    NO_ITEMS,
+    Expect,
+    Fails,
+    Items,
+    PamCode,
+    Style,
+    auth_line,
+    probe_line,
+    run_pam,
+)
 
 
 def begin_of(
@@ -83,16 +94,14 @@ def test_password_of_the_stack_is_sent_when_asked_for(directory: Path, word: str
     assert without.get(wire.AUTHTOK) is None
 
 
-def test_password_that_is_too_long_is_left_out_not_cut(directory: Path) -> None:
-    """A cut password would be another one."""
-    longest = "set_authtok=" + "a" * 500  # a line of a service file holds no more than 1,024 bytes
-    assert begin_of(directory, "try_first_pass", items=Items(authtok=longest)).get(wire.AUTHTOK) == longest.encode()
+@pytest.mark.parametrize(("size", "sent"), [(0, b""), (4096, b"a" * 4096), (4097, None), (100_000, None)])
+def test_password_that_is_too_long_is_left_out_not_cut(directory: Path, size: int, sent: bytes | None) -> None:
+    """A cut password would be another one; mfad asks for it instead."""
+    lines = [probe_line(f"set_long={size}"), auth_line("try_first_pass", socket_dir=directory)]
+    with FakeMfad(directory, [ops(result(0))]) as mfad:
+        assert run_pam(lines, "alice").code == PamCode.SUCCESS
 
-    # A combined answer of 4,096 bytes comes back from mfad as PAM_AUTHTOK, which a second module line then sends.
-    lines = [auth_line(socket_dir=directory), auth_line("use_first_pass", socket_dir=directory)]
-    with FakeMfad(directory, [ops(wire.set_authtok("a" * 4096), result(0))]) as mfad:
-        run_pam(lines, "alice")
-    assert mfad.begins[1].get(wire.AUTHTOK) == b"a" * 4096
+    assert mfad.begins[0].get(wire.AUTHTOK) == sent
 
 
 def test_long_key_information_is_cut(directory: Path) -> None:

@@ -132,6 +132,7 @@ def test_answers_that_do_not_fit_into_one_message_are_a_cancel(directory: Path) 
         (Fails(1000), 19),
         (Broken.NULL_TEXT, 19),
         (Broken.NULL_ARRAY, 19),
+        (Broken.DANGLING, 19),
     ],
     ids=str,
 )
@@ -265,6 +266,27 @@ def test_word_said_before_a_close_without_reading_is_heard(directory: Path) -> N
         seen = login(directory)
 
     assert (seen.code, seen.errors) == (PamCode.MAXTRIES, ["Try again later."])
+
+
+def test_word_said_before_a_close_while_the_user_types_is_heard(directory: Path) -> None:
+    """mfad shuts down in an orderly way: the answer finds nobody, the RESULT sent before is still there."""
+    closed = threading.Event()
+
+    def handle(peer: Peer) -> None:
+        peer.begin()
+        peer.send(ops(prompt()))
+        peer.send(ops(wire.error("Try again later."), result(9)))
+        peer.connection.close()
+        closed.set()
+
+    def answer(_prompt: str) -> str:
+        closed.wait(5)
+        return "123456"
+
+    with FakeMfad(directory, handle):
+        seen = login(directory, [answer])
+
+    assert (seen.code, seen.errors) == (PamCode.AUTHINFO_UNAVAIL, ["Try again later."])
 
 
 def test_answer_may_be_read_out_of_the_prompt(directory: Path) -> None:

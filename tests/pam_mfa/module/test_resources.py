@@ -11,7 +11,7 @@ import pytest
 from tests.pam_mfa import fake_mfad as wire
 from tests.pam_mfa.fake_mfad import FakeMfad, Handler, Peer, ops, prompt, result
 from tests.pam_mfa.module.driver import drive
-from tests.pam_mfa.pam_harness import Always, Broken, PamCode, account_line, auth_line, build, run_pam
+from tests.pam_mfa.pam_harness import Always, Broken, PamCode, account_line, auth_line, build, probe_line, run_pam
 
 FULL = [
     ops(wire.info("Welcome"), wire.error("Careful"), prompt("Password: "), prompt()),
@@ -146,7 +146,7 @@ def test_no_file_is_opened_and_no_process_started(directory: Path) -> None:
 
 
 def test_answers_that_are_not_there_are_survived(directory: Path) -> None:
-    """The two callers that crash other modules, under whatever build is tested."""
+    """The callers that crash other modules, under whatever build is tested."""
     for broken in Broken:
         with FakeMfad(directory, [ops(wire.prompt_on()), ops(result(7))]):
             assert run_pam([auth_line(socket_dir=directory)], "alice", [broken]).code == PamCode.AUTH_ERR
@@ -154,8 +154,15 @@ def test_answers_that_are_not_there_are_survived(directory: Path) -> None:
 
 @pytest.mark.parametrize("way", ["success", "refused", "protocol error", "closed"])
 def test_stack_holds_no_answer_afterwards(directory: Path, way: str) -> None:
-    """The driver scans what the calls left below its own frame: neither the password nor the code is there."""
-    with FakeMfad(directory, WAYS_OUT[way]):
-        driven = drive(lines(directory), "alice", ["s3cret-passw0rd", "917364-code"], options=["-s"])
+    """A module behind ours scans the stack that ours has used: neither answers nor passwords are there, however it ended."""
+    secrets = ["s3cret-passw0rd", "917364-code", "4uthtok-of-stack"]
+    stack = [
+        probe_line(f"set_reversed={secrets[2][::-1]}"),
+        auth_line("try_first_pass", socket_dir=directory),
+        probe_line(*[f"stack={secret[::-1]}" for secret in secrets]),
+    ]
+    with FakeMfad(directory, WAYS_OUT[way]) as mfad:
+        driven = drive(stack, "alice", secrets[:2], options=["-s"])
 
+    assert mfad.begins[0].get(wire.AUTHTOK) == secrets[2].encode()
     assert driven.facts["stack"] == "clean"
