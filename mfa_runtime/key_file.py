@@ -141,10 +141,11 @@ def _read(path: Path, *, ours_only: bool) -> bytes:
         raise ConfigurationError(
             f"{path}: cannot be opened as a key file: {err.strerror}", cure="it must be a plain file that mfad may read"
         ) from err
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise ConfigurationError(f"{path}: is not a plain file", cure="point key_file at the key file itself")
     with os.fdopen(fd, "rb") as source:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigurationError(f"{path}: is not a plain file", cure="point key_file at the key file itself")
         if ours_only and (status.st_mode & 0o077 or status.st_uid not in {0, os.geteuid()}):
             raise ConfigurationError(
                 f"{path}: mode {status.st_mode & 0o777:04o}, owner {status.st_uid}: others could read the key",
