@@ -74,7 +74,7 @@ def enrol(
     if drawn:
         say(drawn)
     if recovery_key is None:
-        say(f"Pending until {moment(begun.expires_at)}: now `mfactl confirm {canonical} CODE`")
+        say(f"Now: mfactl confirm {canonical} CODE  (until {moment(begun.expires_at)[11:]})")
     else:
         say(f"{canonical}: credential {begun.credential_id} is active")
 

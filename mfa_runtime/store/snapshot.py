@@ -30,12 +30,7 @@ def copy_store(source: Path, target: Path) -> None:
     except OSError as err:
         raise StoreUnavailable(f"{target}: cannot be written: {err.strerror}", cure="choose another place") from err
     try:
-        reader = sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)
-        try:
-            reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.Error as err:
-            reader.close()
-            raise InvalidInput(f"{source}: cannot be read as a store: {err}", cure="give a file of `mfactl backup`") from err
+        reader = _open_to_read(source)
         writer = sqlite3.connect(target)
         try:
             reader.backup(writer)
@@ -53,6 +48,19 @@ def copy_store(source: Path, target: Path) -> None:
     except BaseException:
         remove(target)
         raise
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    try:
+        reader = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except BaseException:
+            reader.close()
+            raise
+    except sqlite3.Error as err:
+        raise InvalidInput(f"{path}: cannot be read as a store: {err}", cure="give a file of `mfactl backup`") from err
+    return reader
 
 
 def check_integrity(path: Path) -> None:

@@ -1,0 +1,349 @@
+"""What an administrator types, what comes back, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mfa_core.errors import MfaError
+from mfa_core.model import Credential, CredentialState, FactorKind
+from mfa_core.oath import code_at, step_at
+from mfa_core.otpauth import decode_base32, decode_key_uri
+from mfactl.exit_codes import ExitCode, exit_code_of
+
+if TYPE_CHECKING:
+    from tests.mfactl.conftest import Command
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def code(secret: str, *, offset: int = 0) -> str:
+    credential = Credential(1, FactorKind.TOTP, CredentialState.ACTIVE, decode_base32(secret))
+    return code_at(credential, step_at(time.time(), 30) + offset)
+
+
+def test_init_makes_what_is_missing_and_overwrites_nothing(mfactl: Command, tmp_path: Path) -> None:
+    """A second one changes no byte of configuration and key."""
+    before = {path: path.read_bytes() for path in (tmp_path / "mfad.yaml", tmp_path / "var/kek")}
+
+    again = mfactl("init", "--json")
+
+    assert again.status == 0
+    assert (again.json["key"], again.json["store"]) == ("present", "present")
+    assert {path: path.read_bytes() for path in before} == before
+    assert stat.S_IMODE((tmp_path / "var/kek").stat().st_mode) == 0o400
+    assert stat.S_IMODE((tmp_path / "var/state/mfad.sqlite").stat().st_mode) == 0o600
+
+
+def test_init_makes_no_new_key_for_a_store_that_has_one(mfactl: Command, tmp_path: Path) -> None:
+    """It would open nothing and hide that the right one is missing."""
+    (tmp_path / "var/kek").unlink()
+
+    answer = mfactl("init")
+
+    assert answer.status == ExitCode.UNAVAILABLE
+    assert not (tmp_path / "var/kek").exists()
+
+
+def test_provisioning_prints_exactly_the_contract(mfactl: Command) -> None:
+    """``enrol NAME --no-confirm --json`` adds the user and has five keys, the secret in base32."""
+    answer = mfactl("enrol", "Alice", "--no-confirm", "--json")
+
+    assert answer.status == 0
+    assert list(answer.json) == ["user", "credential", "otpauth_uri", "secret", "recovery_key"]
+    assert answer.json["user"] == "alice"
+    assert len(decode_base32(answer.json["secret"])) == 20
+    assert decode_key_uri(answer.json["otpauth_uri"]).secret.same_as(decode_base32(answer.json["secret"]))
+
+
+def test_the_list_has_the_keys_of_the_contract(mfactl: Command) -> None:
+    """A JSON list of objects; grace is null where there is none."""
+    mfactl("enrol", "alice", "--no-confirm")
+    mfactl("user", "require", "alice", "--days", "3")
+    mfactl("user", "add", "bob")
+
+    alice, bob = mfactl("user", "list", "--json").json
+
+    assert {"name", "state", "factors", "grace_until", "locked"} <= set(alice)
+    assert (alice["state"], alice["factors"], alice["locked"]) == ("active", ["totp"], False)
+    assert alice["grace_until"] > time.time() + 2 * 86_400
+    assert (bob["state"], bob["factors"], bob["grace_until"]) == ("none", [], None)
+
+
+def test_an_empty_list_is_a_list(mfactl: Command) -> None:
+    """Programs read it."""
+    assert mfactl("user", "list", "--json").json == []
+
+
+def test_enrolling_is_finished_by_a_code(mfactl: Command) -> None:
+    """Pending, a wrong code, the right one, and the recovery key."""
+    secret = mfactl("enrol", "alice", "--json").json["secret"]
+
+    wrong = mfactl("confirm", "alice", "000000" if code(secret) != "000000" else "000001")
+    right = mfactl("confirm", "alice", code(secret), "--json")
+    again = mfactl("confirm", "alice", code(secret))
+
+    assert (wrong.status, right.status, again.status) == (ExitCode.REFUSED, 0, ExitCode.CONFLICT)
+    assert re.fullmatch(r"(?:[0-9A-Z]{4}-){5}[0-9A-Z]{4}", right.json["recovery_key"])
+
+
+def test_the_code_can_be_piped(mfactl: Command) -> None:
+    """It then stands in no list of processes."""
+    secret = mfactl("enrol", "alice", "--json").json["secret"]
+
+    assert mfactl("confirm", "alice", stdin=code(secret) + "\n").status == 0
+
+
+def test_the_qr_code_fits_a_small_terminal(mfactl: Command) -> None:
+    """80 columns; the code and the line after it within 23 rows, so that the prompt stands below."""
+    answer = mfactl("enrol", "somebody-with-a-long-name")
+
+    rows = answer.out.rstrip("\n").split("\n")
+    drawn = [at for at, row in enumerate(rows) if "█" in row or "▀" in row]
+    assert drawn
+    assert len(rows) - drawn[0] <= 23
+    assert max(len(rows[at]) for at in drawn) <= 80
+    assert len(rows[-1]) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("user", "show", "nobody"), ExitCode.NOT_FOUND),
+        (("user", "add", "al ice"), ExitCode.USAGE),
+        (("user", "add"), ExitCode.USAGE),
+        (("user", "add", "alice", "alice"), ExitCode.CONFLICT),
+        (("cred", "revoke", "99"), ExitCode.NOT_FOUND),
+        (("confirm", "alice", "123456"), ExitCode.NOT_FOUND),
+        (("bypass", "issue", "alice"), ExitCode.USAGE),
+        (("why", "0000"), ExitCode.NOT_FOUND),
+        (("restore", "/nowhere"), ExitCode.USAGE),
+        (("no-such-command",), ExitCode.USAGE),
+        (("import", "otpauth", "/nowhere"), ExitCode.USAGE),
+    ],
+)
+def test_every_refusal_has_its_exit_status_and_no_traceback(
+    mfactl: Command, arguments: tuple[str, ...], status: ExitCode
+) -> None:
+    """One line of cause, one of cure, on stderr; nothing on stdout."""
+    answer = mfactl(*arguments)
+
+    assert answer.status == status
+    assert "Traceback" not in answer.err
+    assert answer.err
+    assert answer.out == ""
+
+
+def test_grace_has_bounds(mfactl: Command) -> None:
+    """1 to 365 days."""
+    mfactl("user", "add", "alice")
+
+    assert [mfactl("user", "require", "alice", "--days", days).status for days in ("0", "366", "365")] == [2, 2, 0]
+
+
+def test_a_refusal_says_cause_and_cure(mfactl: Command) -> None:
+    """In two lines."""
+    assert mfactl("user", "show", "nobody").err.splitlines() == [
+        "mfactl: there is no user nobody",
+        "  cure: see `mfactl user list`, or add the user with `mfactl user add NAME`",
+    ]
+
+
+def test_a_broken_configuration_is_unavailable(mfactl: Command, tmp_path: Path) -> None:
+    """With file and line."""
+    (tmp_path / "mfad.yaml").write_text("role: standalone\nstate_dri: x\n")
+
+    answer = mfactl("user", "list")
+
+    assert answer.status == ExitCode.UNAVAILABLE
+    assert "mfad.yaml:2" in answer.err
+
+
+def test_every_error_has_an_exit_status() -> None:
+    """No subclass falls through to a wrong one."""
+    plain = [kind for kind in MfaError.__subclasses__() if kind.__init__ is MfaError.__init__]
+
+    assert {exit_code_of(kind("x")) for kind in plain} <= set(ExitCode)
+
+
+def test_users_are_required_in_bulk_or_not_at_all(mfactl: Command, tmp_path: Path) -> None:
+    """A file of names is one transaction."""
+    mfactl("user", "add", "alice", "bob")
+    (tmp_path / "names").write_text("# team\nalice\nnobody\n")
+
+    refused = mfactl("user", "require", "--file", "names")
+    listed = {user["name"]: user["requirement"] for user in mfactl("user", "list", "--json").json}
+    done = mfactl("user", "require", "alice", "bob", "--json")
+
+    assert refused.status == ExitCode.NOT_FOUND
+    assert listed == {"alice": "inherit", "bob": "inherit"}
+    assert [user["requirement"] for user in done.json] == ["required", "required"]
+
+
+def test_a_revoked_user_is_enrolled_again_by_an_administrator(mfactl: Command) -> None:
+    """`enrol` is an invitation then, and the log says so."""
+    number = mfactl("enrol", "alice", "--no-confirm", "--json").json["credential"]
+    mfactl("cred", "revoke", str(number))
+
+    assert mfactl("user", "show", "alice", "--json").json["state"] == "revoked"
+    assert mfactl("enrol", "alice").status == 0
+    assert "user.invite" in mfactl("audit", "tail", "--json").out
+
+
+def test_a_token_is_brought_back_with_two_codes_from_a_pipe(mfactl: Command) -> None:
+    """Twenty steps off; then again with the same codes, which are spent."""
+    made = mfactl("enrol", "alice", "--no-confirm", "--json").json
+    codes = f"{code(made['secret'], offset=20)}\n{code(made['secret'], offset=21)}\n"
+
+    first = mfactl("cred", "resync", str(made["credential"]), stdin=codes)
+    second = mfactl("cred", "resync", str(made["credential"]), stdin=codes)
+
+    assert (first.status, second.status) == (0, ExitCode.REFUSED)
+
+
+def test_the_log_is_shown_verified_exported_and_explained(mfactl: Command, tmp_path: Path) -> None:
+    """From the newest events to one of them in words."""
+    mfactl("user", "add", "alice")
+    mfactl("user", "lock", "alice", "--reason", "left\x1b[31m")
+
+    events = mfactl("audit", "tail", "--json").json
+    plain = mfactl("audit", "tail")
+    exported = mfactl("audit", "export", "log.jsonl")
+
+    assert [event["action"] for event in events] == ["store.create", "user.add", "user.lock"]
+    assert "\x1b" not in plain.out
+    assert mfactl("audit", "verify").status == 0
+    assert exported.status == 0
+    assert [json.loads(line)["body"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == events
+    told = mfactl("why", events[2]["id"].lower(), "--json")
+    assert told.json[0]["subject"] == "alice"
+    assert mfactl("why", events[2]["id"]).status == 0
+
+
+def test_a_policy_is_checked_and_explained(mfactl: Command) -> None:
+    """The default rule requires a code of everyone."""
+    assert mfactl("policy", "check").status == 0
+    told = mfactl("policy", "explain", "--user", "alice", "--source", "192.0.2.1", "--group", "staff", "--json")
+    assert (told.json["rule"], told.json["action"]) == ("default", "require")
+    assert mfactl("policy", "explain", "--user", "alice").status == 0
+    assert mfactl("policy", "explain", "--user", "alice", "--source", "nowhere").status == ExitCode.USAGE
+
+
+def test_a_list_of_uris_is_imported_once(mfactl: Command, tmp_path: Path) -> None:
+    """Rehearsed, done, done again; a bad row ends with status 1 and a report of every row."""
+    (tmp_path / "list").write_text(f"otpauth://totp/A:carol?secret={'A' * 32}\n")
+    (tmp_path / "bad").write_text("rubbish\n")
+
+    rehearsed = mfactl("import", "otpauth", "list", "--dry-run", "--json")
+    first = mfactl("import", "otpauth", "list", "--json")
+    again = mfactl("import", "otpauth", "list", "--json")
+    bad = mfactl("import", "otpauth", "bad", "--report", "report.jsonl")
+
+    assert (rehearsed.json["imported"], rehearsed.json["dry_run"]) == (1, True)
+    assert (first.json["imported"], again.json["imported"], again.json["present"]) == (1, 0, 1)
+    assert bad.status == ExitCode.REFUSED
+    assert json.loads((tmp_path / "report.jsonl").read_text())["status"] == "problem"
+
+
+def test_the_user_of_a_google_authenticator_file_is_its_folder(mfactl: Command, tmp_path: Path) -> None:
+    """Or the one that is named."""
+    home = tmp_path / "dave"
+    home.mkdir()
+    (home / ".google_authenticator").write_text(f'{"A" * 32}\n" TOTP_AUTH\n')
+
+    mfactl("import", "google-authenticator", "dave/.google_authenticator")
+    mfactl("import", "google-authenticator", "dave/.google_authenticator", "--user", "erin")
+
+    assert [user["name"] for user in mfactl("user", "list", "--json").json] == ["dave", "erin"]
+
+
+def test_a_table_from_a_pipe_is_imported(mfactl: Command) -> None:
+    """``-`` is standard input."""
+    answer = mfactl("import", "csv", "-", "--json", stdin=f"user,secret\ncarol,{'A' * 32}\n")
+
+    assert answer.json["imported"] == 1
+
+
+def test_backup_rotation_and_restore_go_together(mfactl: Command, tmp_path: Path) -> None:
+    """A backup of before a rotation needs the key of before."""
+    mfactl("enrol", "alice", "--no-confirm")
+    assert mfactl("backup", "old.db").status == 0
+    assert mfactl("key", "rotate", "--data", "--save-old", "old.kek").status == 0
+    assert mfactl("backup", "new.db").status == 0
+
+    with_another_key = mfactl("restore", "old.db")
+    restored = mfactl("restore", "new.db", "--json")
+
+    assert with_another_key.status == ExitCode.UNAVAILABLE
+    assert restored.json["replaced_store_was_read"] is True
+    assert mfactl("key", "status", "--json").json["unfinished_rotation"] is False
+    assert (tmp_path / "old.kek").exists()
+
+
+def test_status_counts(mfactl: Command) -> None:
+    """And says that mfad does not listen."""
+    mfactl("enrol", "alice", "--no-confirm")
+
+    told = mfactl("status", "--json").json
+
+    assert (told["users"], told["credentials"], told["mfad_listens"]) == ({"active": 1}, {"totp active": 1}, False)
+    assert mfactl("status").status == 0
+
+
+def test_no_secret_is_printed_but_where_it_is_asked_for(mfactl: Command, tmp_path: Path) -> None:
+    """Every other command, the log, its export and the report of an import, for every kind of secret."""
+    made = mfactl("enrol", "alice", "--no-confirm", "--json").json
+    batch = mfactl("recovery", "new", "alice", "--json").json
+    bypass = mfactl("bypass", "issue", "alice", "--reason", "lost", "--json").json
+    (tmp_path / "list").write_text(f"otpauth://totp/A:carol?secret={'B' * 32}\nX{made['otpauth_uri']}\n")
+    secrets = [made["secret"], made["recovery_key"], batch["recovery_key"], bypass["code"], "B" * 32, *batch["recovery_codes"]]
+
+    said = [
+        mfactl(*words)
+        for words in (
+            ("import", "otpauth", "list", "--report", "report"), ("user", "list", "--json"), ("user", "show", "alice"),
+            ("user", "show", "alice", "--json"), ("cred", "list", "alice", "--json"), ("audit", "tail"), ("audit", "export"),
+            ("audit", "tail", "--json"), ("key", "status", "--json"), ("status",), ("doctor",), ("backup", "b.db"),
+        )
+    ]  # fmt: skip
+
+    everything = "".join(answer.out + answer.err for answer in said) + (tmp_path / "report").read_text()
+    for secret in secrets:
+        assert secret not in everything
+        assert secret.replace("-", "") not in everything
+
+
+def test_help_and_completion_do_not_load_the_store(tmp_path: Path) -> None:
+    """`mfactl --help` answers at once: neither SQLAlchemy nor cryptography nor pydantic is imported for it."""
+    program = (
+        "import sys; from mfactl.__main__ import run; run(['--help']);"
+        "print(sorted({'sqlalchemy', 'cryptography', 'pydantic', 'yaml', 'rich.progress', 'alembic'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_config_may_stand_anywhere_and_in_the_environment(
+    mfactl: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the command, after it, or in MFAD_CONFIG; not behind ``--``."""
+    from mfactl.__main__ import config_first, run
+
+    assert config_first(["user", "list", "--config", "x"]) == ["--config", "x", "user", "list"]
+    assert config_first(["user", "add", "--", "--config=x"]) == ["user", "add", "--", "--config=x"]
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("MFAD_CONFIG", str(tmp_path / "mfad.yaml"))
+    assert run(["user", "list"]) == 0

@@ -1,0 +1,144 @@
+"""The doctor knows the mistakes that administrators make."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mfa_core.verdict import Exemption, Reason, Unready
+from mfactl.doctor.finding import Weight
+from mfactl.doctor.pam_files import check_pam_files, check_sshd, read_pam_file
+from mfactl.reasons import EXEMPTIONS, REFUSALS, UNREADY, advice
+
+if TYPE_CHECKING:
+    from tests.mfactl.conftest import Command
+
+GOOD = """\
+auth     required  pam_unix.so
+auth     required  pam_mfa.so socket_dir=/run/mfad
+account  required  pam_mfa.so socket_dir=/run/mfad
+account  required  pam_unix.so
+"""
+
+
+def problems(text: str) -> list[str]:
+    found = check_pam_files({"sshd": text}, socket_dir="/run/mfad", module_found=True)
+    return [finding.seen for finding in found if finding.weight is not Weight.GOOD]
+
+
+def test_a_good_file_is_good() -> None:
+    """Required under auth and account."""
+    assert problems(GOOD) == []
+
+
+@pytest.mark.parametrize("control", ["requisite", "[success=ok default=die]", "[success=ok ignore=ignore default=bad]"])
+def test_controls_whose_refusal_counts_are_good(control: str) -> None:
+    """In either spelling."""
+    assert problems(GOOD.replace("auth     required  pam_mfa.so", f"auth {control} pam_mfa.so")) == []
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        "optional",
+        "sufficient",
+        "[success=1 default=ignore]",
+        "[default=ignore]",
+        "[success=ok authinfo_unavail=ignore default=die]",
+    ],
+)
+def test_a_control_that_lets_a_wrong_code_through_is_a_problem(control: str) -> None:
+    """The factor would be off, and nobody would notice."""
+    (seen,) = problems(GOOD.replace("auth     required  pam_mfa.so", f"auth {control} pam_mfa.so"))
+
+    assert "wrong code lets people in" in seen
+
+
+@pytest.mark.parametrize("earlier", ["sufficient", "[success=2 default=ignore]", "[success=done default=ignore]"])
+def test_a_line_that_jumps_over_the_module_is_a_problem(earlier: str) -> None:
+    """A right password would be enough."""
+    text = GOOD.replace("auth     required  pam_unix.so", f"auth {earlier} pam_unix.so\nauth requisite pam_deny.so")
+
+    (seen,) = problems(text)
+
+    assert "skips it" in seen
+
+
+def test_a_jump_that_lands_on_the_module_is_good() -> None:
+    """The layout of Debian's common-auth."""
+    text = GOOD.replace(
+        "auth     required  pam_unix.so", "auth [success=1 default=ignore] pam_unix.so\nauth requisite pam_deny.so"
+    )
+
+    assert problems(text) == []
+
+
+def test_a_missing_account_line_is_found() -> None:
+    """SSH keys and cron pass the auth stack by."""
+    text = "\n".join(line for line in GOOD.splitlines() if not line.startswith("account  required  pam_mfa"))
+
+    (seen,) = problems(text)
+
+    assert "not under account" in seen
+
+
+def test_another_socket_directory_is_found() -> None:
+    """The module would look where nobody listens."""
+    assert "looks for mfad in /tmp" in problems(GOOD.replace("/run/mfad", "/tmp", 1))[0]
+
+
+def test_comments_continuations_and_silent_lines_are_read() -> None:
+    """pam.conf(5)."""
+    text = "# auth optional pam_mfa.so\n-auth \\\n  required \\\n  /lib/security/pam_mfa.so debug # why\n@include x\n"
+
+    lines = read_pam_file(text)
+
+    assert [(line.number, line.control, line.is_ours, line.arguments) for line in lines] == [(2, "required", True, ("debug",))]
+
+
+@given(st.text(max_size=300))
+def test_any_text_can_be_looked_at(text: str) -> None:
+    """A broken PAM file does not break the doctor."""
+    list(check_pam_files({"x": text + "\nauth required pam_mfa.so"}, socket_dir="/run/mfad", module_found=False))
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({"usepam": "no"}, "UsePAM"),
+        ({"kbdinteractiveauthentication": "no"}, "KbdInteractive"),
+        ({"authenticationmethods": "any"}, "public key alone"),
+        ({"authenticationmethods": "any", "passwordauthentication": "yes"}, "every prompt"),
+    ],
+)
+def test_settings_of_sshd_that_ask_nobody_are_found(changes: dict[str, str], seen: str) -> None:
+    """As ``sshd -T`` prints them."""
+    settings = {
+        "usepam": "yes", "kbdinteractiveauthentication": "yes", "passwordauthentication": "no",
+        "authenticationmethods": "publickey,keyboard-interactive:pam",
+    }  # fmt: skip
+
+    assert [f.weight for f in check_sshd(settings, asked=True)] == [Weight.GOOD]
+    assert any(seen in finding.seen for finding in check_sshd(settings | changes, asked=True))
+    assert list(check_sshd(settings | changes, asked=False)) == []
+
+
+def test_the_doctor_finds_that_mfad_is_down(mfactl: Command) -> None:
+    """A problem, with status 1 and a cure."""
+    answer = mfactl("doctor", "--json")
+
+    assert answer.status == 1
+    found = {(one["place"], one["weight"]) for one in answer.json}
+    assert {("key", "ok"), ("store", "ok"), ("socket", "problem")} <= found
+    assert all(one["cure"] for one in answer.json if one["weight"] != "ok")
+
+
+def test_every_reason_is_explained() -> None:
+    """For `mfactl why`."""
+    assert set(REFUSALS) == set(Reason)
+    assert set(UNREADY) == set(Unready)
+    assert set(EXEMPTIONS) == set(Exemption)
+    assert advice({"event": "attempt", "outcome": "accepted"}).meaning
