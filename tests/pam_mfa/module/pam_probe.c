@@ -3,6 +3,7 @@
  * auth optional pam_probe.so set_authtok=TEXT   puts TEXT into PAM_AUTHTOK, as pam_unix would
  * auth optional pam_probe.so set_long=SIZE      the same with SIZE letters, as no line of a service file can hold them
  * auth optional pam_probe.so report             copies PAM_AUTHTOK into the PAM variable PROBE_AUTHTOK, if it is set
+ * auth optional pam_probe.so nofile=NUMBER      lowers the limit of descriptors of the process: for pam_driver only
  * auth optional pam_probe.so stack=TXET ...     looks for the texts in the 64 KiB of stack below its own frame, where the
  *                                               module before it has worked: PROBE_STACK is "clean" or "dirty"
  * auth optional pam_probe.so set_reversed=TXET  as set_authtok=TEXT
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 enum { BELOW = 65536 };
 
@@ -66,6 +68,14 @@ static int set_long(pam_handle_t *pamh, size_t size) {
     return rc;
 }
 
+static int limit_descriptors(rlim_t number) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return PAM_SYSTEM_ERR;
+    limit.rlim_cur = number;
+    return setrlimit(RLIMIT_NOFILE, &limit) == 0 ? PAM_SUCCESS : PAM_SYSTEM_ERR;
+}
+
 static int report_authtok(pam_handle_t *pamh) {
     const void *authtok = NULL;
     char variable[5000];
@@ -80,6 +90,8 @@ int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **ar
     (void)flags;
     if (argc > 0 && strncmp(argv[0], "stack=", 6) == 0)
         return look_at_stack(pamh, argc, argv);
+    if (argc > 0 && strncmp(argv[0], "nofile=", 7) == 0)
+        return limit_descriptors(strtoul(argv[0] + 7, NULL, 10));
     if (argc > 0 && strncmp(argv[0], "set_long=", 9) == 0)
         return set_long(pamh, strtoul(argv[0] + 9, NULL, 10));
     if (argc > 0 && strncmp(argv[0], "set_reversed=", 13) == 0)

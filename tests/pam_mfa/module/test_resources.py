@@ -101,6 +101,17 @@ def test_closed_standard_input_stays_free(directory: Path) -> None:
     assert driven.facts["stdin"] == "free"
 
 
+def test_no_descriptor_left_is_unavailable_not_a_login(directory: Path) -> None:
+    """EMFILE in the caller is fail closed, and logged."""
+    stack = [probe_line("nofile=3"), auth_line(socket_dir=directory)]
+    with FakeMfad(directory, [ops(result(0))]) as mfad:
+        driven = drive(stack, "alice")
+
+    assert driven.auth in ([PamCode.AUTHINFO_UNAVAIL], [PamCode.SYSTEM_ERR])  # the latter when libpam cannot audit, either
+    assert "mfad unavailable: socket: Too many open files" in driven.logs[0][1]
+    assert mfad.begins == []
+
+
 def test_hostile_environment_has_no_effect(directory: Path) -> None:
     """What a caller of su or sudo can set changes neither what is said to mfad nor what comes back."""
     hostile = {
