@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii as _quote
+from math import isfinite
 
 MAX_TEXT = 256
 """Characters of outside text (a user name, a service) that an event keeps."""
@@ -110,12 +111,30 @@ class Administered:
 
 Event = AttemptDecided | Administered
 
-_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
-
-
 def canonical(event: Event) -> str:
-    """The one text of an event: sorted keys, no blanks, ASCII (control characters and escapes cannot forge a line)."""
-    return _encode(event.fields())
+    """The one text of an event: JSON with sorted keys, no blanks, ASCII (control characters cannot forge a line)."""
+    return _object(event.fields())
+
+
+def _object(row: Mapping[str, object]) -> str:
+    # What json.dumps(sort_keys=True, separators=(",", ":")) gives for these few types, in a third of its time.
+    return "{" + ",".join([f"{_quote(key)}:{_value(row[key])}" for key in sorted(row)]) + "}"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str):
+        return _quote(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return repr(value)
+    if isinstance(value, float):
+        if not isfinite(value):
+            raise ValueError(f"an event holds {value}, which JSON has not")
+        return repr(value)
+    if isinstance(value, Mapping):
+        return _object(value)
+    raise TypeError(f"an event holds a {type(value).__name__}, expected text or a number")
 
 
 def link(previous: bytes, body: str) -> bytes:

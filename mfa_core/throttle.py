@@ -61,6 +61,10 @@ class Throttle:
     source: Record = CLEAN
 
 
+UNTOUCHED = Throttle()
+"""Nothing is remembered: most attempts."""
+
+
 class Standing(enum.Enum):
     """Whether a code may be evaluated now."""
 
@@ -83,6 +87,8 @@ def is_known_lane(throttle: Throttle, now: float, rules: ThrottleRules) -> bool:
 
 def standing(throttle: Throttle, now: float, rules: ThrottleRules) -> tuple[Standing, float]:
     """Whether a code may be evaluated now, and how many seconds to wait if not (0 for LOCKED)."""
+    if throttle is UNTOUCHED:
+        return Standing.OPEN, 0.0
     if throttle.account.consecutive >= rules.hard_cap:
         return Standing.LOCKED, 0.0
     known = is_known_lane(throttle, now, rules)
@@ -146,6 +152,8 @@ def succeed(throttle: Throttle, now: float, rules: ThrottleRules, *, scope: str,
     ``throttle`` is what stood before the charge. The objects are the same ones where nothing changes, which tells the store
     that there is nothing to write.
     """
+    if throttle is UNTOUCHED and not has_source:
+        return throttle
     account, lane = throttle.account, throttle.lane
     known = is_known_lane(throttle, now, rules)
     if known:

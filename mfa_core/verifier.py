@@ -155,12 +155,12 @@ def judge(attempt: Attempt, situation: Situation, settings: Settings) -> Judgeme
     decision, user = situation.decision, situation.user
     if decision.action is Action.DENY:
         return _refuse(attempt, situation, Reason.POLICY_DENIED)
-    exemption = _exemption(attempt, situation, settings)
+    enrolled = tuple(
+        [c for c in situation.credentials if c.state is CredentialState.ACTIVE and c.kind in decision.factors]
+    )
+    exemption = _exemption(attempt, situation, settings, enrolled)
     if exemption is not None:
         return exemption
-    enrolled = tuple(
-        c for c in situation.credentials if c.state is CredentialState.ACTIVE and c.kind in decision.factors
-    )
     if (
         user is not None
         and (user.locked or user.state in {EnrolmentState.SUSPENDED, EnrolmentState.REVOKED})
@@ -176,7 +176,9 @@ def _is_bypass(situation: Situation) -> bool:
     return situation.proof is not None and situation.proof.kind is FactorKind.BYPASS
 
 
-def _exemption(attempt: Attempt, situation: Situation, settings: Settings) -> Judgement | None:
+def _exemption(
+    attempt: Attempt, situation: Situation, settings: Settings, enrolled: tuple[Credential, ...]
+) -> Judgement | None:
     decision, user, now = situation.decision, situation.user, situation.now
     # A name that is no identity may be an enrolled user's to the directory behind us: no exemption can be hers for certain.
     if not situation.name or (user is not None and user.locked):
@@ -185,13 +187,12 @@ def _exemption(attempt: Attempt, situation: Situation, settings: Settings) -> Ju
         return _exempt(attempt, situation, Exemption.POLICY)
     if user is not None and user.requirement is Requirement.EXEMPT:
         return _exempt(attempt, situation, Exemption.USER)
-    has_factor = any(c.state is CredentialState.ACTIVE and c.kind in decision.factors for c in situation.credentials)
     # Trust ends with the credential that it came from: a revoked one must not open for hours.
-    if decision.trust_window_s and has_factor and is_known_lane(situation.throttle, now, settings.throttle):
+    if decision.trust_window_s and enrolled and is_known_lane(situation.throttle, now, settings.throttle):
         lane = situation.throttle.lane
         if lane.scope == settings.scope and not lane.failures and now - lane.last_success_at < decision.trust_window_s:
             return _exempt(attempt, situation, Exemption.TRUST_WINDOW)
-    if has_factor:
+    if enrolled:
         return None
     required = user is not None and user.requirement is Requirement.REQUIRED
     untouched = user is None or (
@@ -447,7 +448,7 @@ def _notice(kind: FactorKind, proof: Proof) -> str:
 
 
 def _label(credential: Credential) -> str:
-    return f"{credential.kind}:{credential.id}"
+    return f"{credential.kind.value}:{credential.id}"
 
 
 def _unenrolled_reason(situation: Situation, enrolled: tuple[Credential, ...]) -> Reason | None:

@@ -66,7 +66,10 @@ class JsonLines:
 
 def write_stderr(lines: Sequence[str]) -> None:
     """Write the lines to stderr."""
-    sys.stderr.write("\n".join(lines) + "\n")
+    try:
+        sys.stderr.write("\n".join(lines) + "\n")
+    except (OSError, ValueError):  # nobody reads it, or it is closed: there is nowhere left to say so
+        return
 
 
 class Syslog:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,7 @@ from mfa_core.audit import AttemptDecided, Event, Outcome
 from mfa_core.errors import MfaError, StoreCorrupt, StoreFull, StoreUnavailable
 from mfa_core.model import Attempt, Credential, FactorKind, User
 from mfa_core.policy import Decision
-from mfa_core.throttle import CLEAN, Record, Throttle
+from mfa_core.throttle import CLEAN, UNTOUCHED, Record, Throttle
 from mfa_core.verdict import Accepted, Challenge, Unavailable, Unready, Verdict
 from mfa_core.verifier import Judgement, Password, Proof, ProofState, Settings, Situation, judge
 from mfa_runtime.sealing import Keyring, UnknownKey
@@ -83,7 +84,7 @@ class Ledger:
         self._node = node
         self._clock = clock
         self._sink = sink
-        self._deferred: list[AttemptDecided] = []
+        self._deferred: deque[AttemptDecided] = deque()
 
     @property
     def keyring(self) -> Keyring:
@@ -107,6 +108,16 @@ class Ledger:
                 rulings[i] = ruling
         return [ruling for ruling in rulings if ruling is not None]
 
+    def note(self, event: AttemptDecided) -> None:
+        """Keep the event of a verdict that was found elsewhere, for the next transaction. Any thread may call it."""
+        if len(self._deferred) < MAX_DEFERRED:
+            self._deferred.append(event)
+
+    def reload_keys(self) -> Keyring:
+        """Load the keys again, because a value was sealed under one that is not here. Raises: MfaError."""
+        self._keyring = self._reload_keyring()
+        return self._keyring
+
     def flush(self) -> None:
         """Write the events that wait. Called when there is nothing else to do, and at the end."""
         if not self._deferred:
@@ -121,8 +132,9 @@ class Ledger:
             with self._session.reading() as connection:
                 sitting = _Sitting(connection, entries, self._keyring, self._clock())
                 judged = [sitting.judge(entry) for entry in entries]
-        except UnknownKey:
-            return [None] * len(entries)  # the writing path loads the keys again
+        except StoreCorrupt:
+            # The writing path loads the keys again, and finds out whose row it is: the others are asked all the same.
+            return [None] * len(entries)
         except MfaError as err:
             return [self._broken(entry, err) for entry in entries]
         rulings: list[Ruling | None] = []
@@ -171,7 +183,7 @@ class Ledger:
         return self._broken(entry, err)
 
     def _write(self, entries: Sequence[Entry]) -> list[Ruling]:
-        deferred, self._deferred = self._deferred, []
+        deferred = [self._deferred.popleft() for _ in range(len(self._deferred))]
         try:
             with self._session.writing() as connection:
                 sitting = _Sitting(connection, entries, self._keyring, self._clock())
@@ -180,7 +192,7 @@ class Ledger:
                 events: list[Event] = [*deferred, *(judgement.event for judgement in judged)]
                 bodies = audit_log.append(connection, events, node=self._node, keyring=self._keyring)
         except BaseException:
-            self._deferred = deferred + self._deferred
+            self._deferred.extendleft(reversed(deferred))
             raise
         self._sink(bodies)
         return [Ruling(judgement.verdict, judgement.may_enrol) for judgement in judged]
@@ -190,21 +202,20 @@ class Ledger:
         attempt = entry.attempt
         reason = _UNREADY.get(type(err), Unready.INTERNAL)
         log.error("attempt %s could not be decided (%s): %s; %s", attempt.event_id, reason, err, err.cure)
-        if len(self._deferred) < MAX_DEFERRED:
-            self._deferred.append(
-                AttemptDecided(
-                    event_id=attempt.event_id,
-                    at=self._clock(),
-                    door=attempt.door,
-                    service=attempt.service,
-                    user=entry.name or attempt.username,
-                    outcome=Outcome.UNAVAILABLE,
-                    reason=reason,
-                    rule=entry.decision.rule,
-                    source=attempt.source or "",
-                    client=attempt.client,
-                )
+        self.note(
+            AttemptDecided(
+                event_id=attempt.event_id,
+                at=self._clock(),
+                door=attempt.door,
+                service=attempt.service,
+                user=entry.name or attempt.username,
+                outcome=Outcome.UNAVAILABLE,
+                reason=reason,
+                rule=entry.decision.rule,
+                source=attempt.source or "",
+                client=attempt.client,
             )
+        )
         if reason is Unready.STORE_FULL:
             return Ruling(Unavailable(attempt.event_id, reason, texts.CANNOT_RECORD))
         return Ruling(Unavailable(attempt.event_id, reason))
@@ -249,8 +260,11 @@ class _Sitting:
         account = self._accounts.get(entry.name)
         user: User | None = account.user if account else None
         account_key, lane_key, source_key_ = self._keys(entry)
-        throttle = Throttle(
-            self._records.get(account_key, CLEAN), self._records.get(lane_key, CLEAN), self._records.get(source_key_, CLEAN)
+        records = self._records
+        throttle = (
+            Throttle(records.get(account_key, CLEAN), records.get(lane_key, CLEAN), records.get(source_key_, CLEAN))
+            if records
+            else UNTOUCHED
         )
         situation = Situation(
             name=entry.name,

@@ -162,8 +162,14 @@ class LoginEnrolment:
         return await self._in_thread(self._replace_key, name)
 
     def _replace_key(self, name: str) -> Secret:
-        with self._store.writing() as connection:
-            return replace_recovery_key(connection, self._act(self._keyring(), name), find_user(connection, name))
+        def work(keyring: Keyring) -> Secret:
+            with self._store.writing() as connection:
+                act = self._act(keyring, name)
+                key = replace_recovery_key(connection, act, find_user(connection, name))
+                act.record(connection, "recovery.replace_key", name)
+                return key
+
+        return self._with_keys(work)
 
     def _challenge(
         self,
@@ -190,23 +196,31 @@ class LoginEnrolment:
         return Act(actor=f"login:{name}", now=self._clock(), random=self._random, keyring=keyring, node=self._node)
 
     def _begin(self, name: str) -> Begun:
-        try:
-            return self._begin_with(self._keyring(), name)
-        except UnknownKey:
-            return self._begin_with(self._reload_keyring(), name)
+        def work(keyring: Keyring) -> Begun:
+            with self._store.writing() as connection:
+                act = self._act(keyring, name)
+                return begin(connection, act, find_or_add_user(connection, act, name), self._parameters)
 
-    def _begin_with(self, keyring: Keyring, name: str) -> Begun:
-        with self._store.writing() as connection:
-            act = self._act(keyring, name)
-            return begin(connection, act, find_or_add_user(connection, act, name), self._parameters)
+        return self._with_keys(work)
+
+    def _with_keys(self, work: Callable[[Keyring], T]) -> T:
+        """Do ``work``, and once more with keys loaded anew when rotation has overtaken ours."""
+        try:
+            return work(self._keyring())
+        except UnknownKey:
+            return work(self._reload_keyring())
 
     def _confirm(self, dialogue: _Dialogue, typed: Secret) -> Confirmed | None:
         text = typed.reveal().decode("utf-8", "surrogateescape")
-        with self._store.writing() as connection:
-            act = self._act(self._keyring(), dialogue.name)
-            user = find_user(connection, dialogue.name)
-            outcome = confirm(connection, act, user, text, credential_id=dialogue.begun.credential_id)
-            return outcome if isinstance(outcome, Confirmed) else None
+
+        def work(keyring: Keyring) -> Confirmed | None:
+            with self._store.writing() as connection:
+                act = self._act(keyring, dialogue.name)
+                user = find_user(connection, dialogue.name)
+                outcome = confirm(connection, act, user, text, credential_id=dialogue.begun.credential_id)
+                return outcome if isinstance(outcome, Confirmed) else None
+
+        return self._with_keys(work)
 
     def _record_login(self, attempt: Attempt, dialogue: _Dialogue, confirmed: Confirmed) -> None:
         event = AttemptDecided(

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
 from mfa_core import oath, texts
-from mfa_core.errors import Overloaded, StoreUnavailable, UsernameRefused
+from mfa_core.audit import AttemptDecided, Outcome
+from mfa_core.errors import MfaError, Overloaded, StoreUnavailable, UsernameRefused
 from mfa_core.identity import IdentityRules, normalise
 from mfa_core.model import Attempt, CredentialState, FactorKind, FirstFactor, Interaction, SplitMode
 from mfa_core.passcode import Passcode, PasscodeKind
@@ -22,13 +23,14 @@ from mfa_core.policy import Decision, Policy, PolicyQuestion
 from mfa_core.secret import Secret
 from mfa_core.split import Split
 from mfa_core.throttle import CLEAN, Throttle
-from mfa_core.verdict import Accepted, Unavailable, Unready, Verdict
+from mfa_core.verdict import Accepted, Rejected, Unavailable, Unready, Verdict
 from mfa_core.verifier import Password, Proof, ProofState, Settings, Situation, readings
 from mfa_runtime import one_time_hash
 from mfa_runtime.directory import Groups
 from mfa_runtime.group_commit import GroupCommit
 from mfa_runtime.ledger import Entry, Ledger, Ruling
 from mfa_runtime.primary import Primary, PrimaryUnavailable
+from mfa_runtime.sealing import UnknownKey
 from mfa_runtime.store import accounts
 from mfa_runtime.store.database import Store
 
@@ -125,17 +127,35 @@ class Verification:
             return await self._decide(attempt)
         except Overloaded as err:
             log.warning("attempt %s refused: %s", attempt.event_id, err)
-            return Unavailable(attempt.event_id, Unready.OVERLOADED)
+            return self._noted(attempt, Unavailable(attempt.event_id, Unready.OVERLOADED))
         except PrimaryUnavailable as err:
             log.warning("attempt %s refused: the first factor could not be checked: %s", attempt.event_id, err)
-            return Unavailable(attempt.event_id, Unready.BACKEND)
+            return self._noted(attempt, Unavailable(attempt.event_id, Unready.BACKEND))
         except StoreUnavailable as err:
             log.error("attempt %s refused: %s; %s", attempt.event_id, err, err.cure)
-            return Unavailable(attempt.event_id, Unready.STORE)
+            return self._noted(attempt, Unavailable(attempt.event_id, Unready.STORE))
         except Exception:
             # The outermost place: a bug refuses this login and leaves the others alone (ASVS 16.5.3: no fail-open).
             log.exception("attempt %s refused: internal error", attempt.event_id)
-            return Unavailable(attempt.event_id, Unready.INTERNAL)
+            return self._noted(attempt, Unavailable(attempt.event_id, Unready.INTERNAL))
+
+    def _noted(self, attempt: Attempt, verdict: Verdict) -> Verdict:
+        """Give a refusal that the ledger did not judge its line in the audit log, with the next transaction."""
+        if isinstance(verdict, Rejected | Unavailable):
+            self._ledger.note(
+                AttemptDecided(
+                    event_id=verdict.event_id,
+                    at=self._clock(),
+                    door=attempt.door,
+                    service=attempt.service,
+                    user=attempt.username,
+                    outcome=Outcome.REJECTED if isinstance(verdict, Rejected) else Outcome.UNAVAILABLE,
+                    reason=verdict.reason,
+                    source=attempt.source or "",
+                    client=attempt.client,
+                )
+            )
+        return verdict
 
     async def _decide(self, attempt: Attempt) -> Verdict:
         rules = self._rules
@@ -144,7 +164,7 @@ class Verification:
         except UsernameRefused:
             name = ""
         if attempt.challenge_id and self._enroller is not None and self._enroller.knows(attempt.challenge_id):
-            return await self._enroller.answer(attempt, name)
+            return self._noted(attempt, await self._enroller.answer(attempt, name))
         groups = await self._groups.groups_of(name) if rules.policy.needs_groups and name else None
         decision = rules.policy.decide(
             PolicyQuestion(
@@ -174,7 +194,11 @@ class Verification:
             and self._enroller is not None
         ):
             # A saved recovery code is replaced when it is used (NIST SP 800-63B-4 section 4.2.1.1).
-            key = await self._enroller.replace_recovery_key(name)
+            try:
+                key = await self._enroller.replace_recovery_key(name)
+            except MfaError as err:  # the login is recorded and good; the old key is spent all the same
+                log.error("attempt %s: the recovery key could not be replaced: %s; %s", attempt.event_id, err, err.cure)
+                return verdict
             return replace(verdict, recovery_key=key, notices=(texts.RECOVERY_KEY_REPLACED,))
         return verdict
 
@@ -226,8 +250,13 @@ class Verification:
         return Password.GOOD if good else Password.BAD
 
     def _read(self, name: str) -> accounts.Account | None:
-        with self._store.reading() as connection:
-            return accounts.load(connection, [name], self._ledger.keyring).get(name)
+        try:
+            with self._store.reading() as connection:
+                return accounts.load(connection, [name], self._ledger.keyring).get(name)
+        except UnknownKey:
+            keyring = self._ledger.reload_keys()
+            with self._store.reading() as connection:
+                return accounts.load(connection, [name], keyring).get(name)
 
     def _prove(self, name: str, kind: FactorKind, passcode: Passcode) -> Proof | None:
         with self._store.reading() as connection:

@@ -201,7 +201,7 @@ def build(config: Config) -> Parts:
     enrolment = LoginEnrolment(
         store,
         keyring=lambda: ledger.keyring,
-        reload_keyring=reload_keyring,
+        reload_keyring=ledger.reload_keys,
         parameters=build_parameters(config),
         may_enrol_from=may_enrol_from(config),
         clock=time.time,

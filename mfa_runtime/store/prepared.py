@@ -17,6 +17,8 @@ from mfa_core.errors import StoreUnavailable
 
 Row = tuple[Any, ...]
 
+_MISSING: Any = object()
+
 _IN_SIZES = (1, 8, 64, 256)
 """Lists of values come in these lengths; shorter ones are filled up by repeating the last value."""
 
@@ -63,18 +65,21 @@ class Prepared:
 class _Compiled:
     """The text of a statement, and how parameters are handed over: a list in order, or a mapping, as the driver wants."""
 
-    __slots__ = ("_constants", "_order", "text")
+    __slots__ = ("_constants", "_slots", "text")
 
     def __init__(self, statement: ClauseElement, dialect: Dialect) -> None:
         compiled: Any = statement.compile(dialect=dialect)
         self.text = str(compiled)
-        self._order: list[str] | None = list(compiled.positiontup) if compiled.positional else None
         # Values that the expression itself holds (state = 'active') are parameters too.
-        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
+        self._constants: dict[str, Any] = {name: value for name, value in compiled.params.items() if value is not None}
+        self._slots: list[tuple[str, Any]] | None = None
+        if compiled.positional:
+            self._slots = [(name, self._constants.get(name, _MISSING)) for name in compiled.positiontup]
 
     def arguments(self, parameters: Mapping[str, Any]) -> list[Any] | dict[str, Any]:
-        given = {**self._constants, **parameters} if self._constants else parameters
-        return dict(given) if self._order is None else [given[name] for name in self._order]
+        if self._slots is None:
+            return {**self._constants, **parameters}
+        return [parameters[name] if constant is _MISSING else constant for name, constant in self._slots]
 
 
 class PreparedIn:

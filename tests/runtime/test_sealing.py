@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,8 +64,8 @@ def test_derived_vectors() -> None:
 
 @pytest.mark.parametrize(
     "elsewhere",
-    [replace(PLACE, table="one_time_codes"), replace(PLACE, column="secret_tag"), replace(PLACE, row=8),
-     replace(PLACE, owner=4), replace(PLACE, row=3, owner=7)],
+    [PLACE._replace(table="one_time_codes"), PLACE._replace(column="secret_tag"), PLACE._replace(row=8),
+     PLACE._replace(owner=4), PLACE._replace(row=3, owner=7)],
     ids=["table", "column", "row", "owner", "row-and-owner-swapped"],
 )  # fmt: skip
 def test_a_moved_value_does_not_open(elsewhere: Place) -> None:
