@@ -1,0 +1,74 @@
+"""PostgreSQL is a second dialect of the same statements: this holds it without a server."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Dialect
+
+import mfa_runtime.store
+from mfa_runtime.store import accounts, audit_log
+from mfa_runtime.store.prepared import Prepared, PreparedIn
+
+DIALECTS = {"postgresql": postgresql.dialect(), "sqlite": sqlite.dialect()}
+
+
+def statements(module: ModuleType) -> dict[str, Prepared]:
+    """Every statement of the login path that a module holds; lists in their shortest and longest form."""
+    found: dict[str, Prepared] = {}
+    for name, value in vars(module).items():
+        if isinstance(value, Prepared):
+            found[name] = value
+        elif isinstance(value, PreparedIn):
+            for size in (1, 256):
+                found[f"{name}[{size}]"] = Prepared(value._build([f"v{i}" for i in range(size)]))
+    return found
+
+
+ALL = {f"{m.__name__.rpartition('.')[2]}.{name}": s for m in (accounts, audit_log) for name, s in statements(m).items()}
+
+
+def test_the_login_path_has_statements() -> None:
+    """So that the tests below cannot pass over nothing."""
+    assert len(ALL) >= 14
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_a_statement_of_the_login_path_compiles_for_both_dialects(name: str, dialect: Dialect) -> None:
+    """What is written once must be SQL on both."""
+    assert ALL[name]._for(dialect).text
+
+
+def test_accounts_are_locked_where_the_dialect_can_lock_rows() -> None:
+    """PostgreSQL has several writers: the users of a batch are locked until its commit. SQLite's writer is alone."""
+    locking = ALL["accounts._BY_NAME[1]"]
+
+    assert "FOR UPDATE OF users" in locking._for(DIALECTS["postgresql"]).text
+    assert "FOR UPDATE" not in locking._for(DIALECTS["sqlite"]).text
+
+
+def test_a_spend_is_a_compare_and_set_on_both() -> None:
+    """The watermark itself decides, in the statement that moves it."""
+    for dialect in DIALECTS.values():
+        assert "last_step <" in ALL["accounts._SPEND"]._for(dialect).text
+
+
+def test_migrations_are_sql_for_postgresql() -> None:
+    """The revisions run through PostgreSQL's compiler without a server."""
+    out = io.StringIO()
+    context = MigrationContext.configure(dialect_name="postgresql", opts={"as_sql": True, "output_buffer": out})
+    folder = Path(mfa_runtime.store.__file__).parent / "migrations"
+
+    with Operations.context(context):
+        for revision in reversed(list(ScriptDirectory(str(folder)).walk_revisions())):
+            revision.module.upgrade()
+
+    assert out.getvalue().count("CREATE TABLE") == 9
