@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mfa_core.errors import Conflict, StoreUnavailable
+from mfa_runtime.ownership import belong_like
 
 LOCK_FILE = "mfad.lock"
 ROTATION_LOCK_FILE = "key-rotation.lock"
@@ -85,10 +86,12 @@ class StateLock:
 
     def _open(self) -> int:
         try:
-            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError as err:
             raise StoreUnavailable(f"{self.path.parent}: there is no state directory", cure="run `mfactl init`") from err
         except OSError as err:
             raise StoreUnavailable(
                 f"{self.path}: cannot be opened: {err.strerror}", cure="check state_dir, its owner and its mode"
             ) from err
+        belong_like(self.path, self.path.parent.stat())
+        return fd

@@ -47,6 +47,7 @@ def init(context: typer.Context, json: Json = False) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_key_file(path, KeyEncryptionKeys((new_key(os.urandom),)))
         done["key"] = "new"
+    from mfa_runtime.ownership import belong_like
     from mfa_runtime.state_lock import StateLock
 
     keks = load_key_source(config.key_source, credentials_directory=credentials_directory())
@@ -63,6 +64,7 @@ def init(context: typer.Context, json: Json = False) -> None:
             if created is Created.NEW:
                 Act(actor(), now, os.urandom, keyring).record(connection, "store.create", str(store_path))
         store.close()
+        belong_like(store_path, config.state_dir.stat())
     if json:
         say_json(done | {"state_dir": str(config.state_dir), "key_source": config.key_source})
         return

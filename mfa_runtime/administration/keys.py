@@ -19,6 +19,7 @@ from sqlalchemy import Connection, LargeBinary, bindparam, func, select, update
 from mfa_core.errors import StoreCorrupt
 from mfa_runtime.administration.act import Act
 from mfa_runtime.key_file import KeyEncryptionKeys, new_key, write_key_file
+from mfa_runtime.ownership import belong_like
 from mfa_runtime.sealing import Keyring, Place, RandomBytes, key_id, sealed_under
 from mfa_runtime.store import key_table
 from mfa_runtime.store.database import Store
@@ -71,13 +72,20 @@ def count_by_key(connection: Connection) -> dict[int, int]:
     }
 
 
+def replace_key_file(path: Path, keks: KeyEncryptionKeys) -> None:
+    """Replace a key file by one of the same owner: mfad reads it again."""
+    before = path.stat()
+    write_key_file(path, keks)
+    belong_like(path, before)
+
+
 def rotate_kek(
     store: Store,
     act: Act,
     keks: KeyEncryptionKeys,
     key_file: Path,
     *,
-    write: Callable[[Path, KeyEncryptionKeys], None] = write_key_file,
+    write: Callable[[Path, KeyEncryptionKeys], None] = replace_key_file,
 ) -> KeyEncryptionKeys:
     """Replace the key-encryption key; return what the key file holds then. Finishes a rotation that broke off instead.
 

@@ -24,6 +24,7 @@ from mfa_core.oath import DEFAULT_WINDOW, MAX_DRIFT, step_at
 from mfa_runtime.administration.act import Act
 from mfa_runtime.administration.restored_rows import Circumstances, attach, make_strict, next_generation, replaced_heads
 from mfa_runtime.key_file import KeyEncryptionKeys
+from mfa_runtime.ownership import belong_like
 from mfa_runtime.sealing import Place, RandomBytes
 from mfa_runtime.store import audit_log
 from mfa_runtime.store.database import STORE_FILE, Store, connect, read_meta, restrict_file_mode
@@ -90,6 +91,7 @@ def restore(
     except BaseException:
         remove(copy)
         raise
+    belong_like(copy, state_dir.stat())
     aside = state_dir / REPLACED if place.exists() else None
     if present:
         settle(place)

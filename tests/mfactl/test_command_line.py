@@ -229,6 +229,22 @@ def test_the_log_is_shown_verified_exported_and_explained(mfactl: Command, tmp_p
     assert mfactl("why", events[2]["id"]).status == 0
 
 
+def test_the_log_is_followed(mfactl: Command, tmp_path: Path) -> None:
+    """An event that is written by another process appears, as one line of JSON."""
+    words = ["audit", "tail", "-f", "--json", "--config", str(tmp_path / "mfad.yaml")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mfactl", *words], stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    ) as follower:  # fmt: skip
+        assert follower.stdout is not None
+        first = json.loads(follower.stdout.readline())
+        mfactl("user", "add", "alice")
+        second = json.loads(follower.stdout.readline())
+        follower.terminate()
+
+    assert (first["action"], second["action"]) == ("store.create", "user.add")
+
+
 def test_a_policy_is_checked_and_explained(mfactl: Command) -> None:
     """The default rule requires a code of everyone."""
     assert mfactl("policy", "check").status == 0

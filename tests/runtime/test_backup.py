@@ -273,6 +273,21 @@ def test_the_generation_rises_over_both_and_the_event_is_written(
     assert "store.restore" in newest[0].body
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files that are somebody else's")
+def test_what_root_restores_belongs_to_the_user_of_mfad(before: Installation, folder: Path, tmp_path: Path) -> None:
+    """Store and lock: else mfad could not open them."""
+    file = back(before, tmp_path / "b.db")
+    before.close()
+    os.chown(folder, 4711, 4712)
+
+    put_back(folder, file, before.clock)
+
+    assert {(path.stat().st_uid, path.name) for path in folder.iterdir() if path.name != STORE_FILE + ".replaced"} == {
+        (4711, STORE_FILE),
+        (4711, "mfad.lock"),
+    }
+
+
 def test_row_numbers_are_never_given_twice(before: Installation, folder: Path, tmp_path: Path) -> None:
     """A seal is bound to the number of its row."""
     file = back(before, tmp_path / "b.db")

@@ -65,6 +65,19 @@ def test_a_new_key_encryption_key_opens_what_the_old_one_sealed(tmp_path: Path, 
     installed.close()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files that are somebody else's")
+def test_the_key_file_keeps_its_owner(tmp_path: Path, key_file: Path) -> None:
+    """mfad reads it again while it runs."""
+    installed = install(tmp_path, *PEOPLE)
+    before = load(key_file)
+    os.chown(key_file, 4711, 4711)
+
+    rotate_kek(installed.store, installed.act(), before, key_file)
+
+    assert (key_file.stat().st_uid, key_file.stat().st_mode & 0o777) == (4711, 0o400)
+    installed.close()
+
+
 def test_a_new_data_key_seals_every_secret_and_the_old_one_is_dropped(
     tmp_path: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
