@@ -12,7 +12,7 @@ from tests.end_to_end.daemon import CROWD, Mfad, Person
 from tests.end_to_end.host import SSHD, Host, Sshd, private_host
 from tests.end_to_end.programs import must_be_root, must_have
 
-PEOPLE = {**{f"{CROWD}{number:02}": 6 for number in range(50)}, "root": 6, "keyholder1": 6, "eight": 8, "nopasswd1": 6}
+PEOPLE = {**{f"{CROWD}{number:02}": 6 for number in range(90)}, "root": 6, "keyholder1": 6, "eight": 8, "nopasswd1": 6}
 """Who has an authenticator, with how many digits."""
 OTHERS = ("newcomer1", "newcomer2", "newcomer3", "exempt1", "tokenless")
 """Users of the host without one: see SETTINGS for what the policy says of them."""
@@ -105,9 +105,7 @@ def keyboard(host: Host, mfad: Mfad) -> Sshd:
 @pytest.fixture(scope="session")
 def key_and_code(place: Path, host: Host, mfad: Mfad) -> Iterator[Sshd]:
     """sshd that asks for a key and a code."""
-    with private_host(
-        place / "host-key", mfad.socket_dir, users=host.users, pam={"sshd": "sshd-publickey-and-code"}
-    ) as one:
+    with private_host(place / "host-key", mfad.socket_dir, users=host.users, pam={"sshd": "sshd-publickey-and-code"}) as one:
         yield one.start_sshd("mfad-publickey-and-code.conf")
 
 

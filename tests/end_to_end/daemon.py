@@ -71,7 +71,6 @@ class Mfad:
         self.config_path = directory / "mfad.yaml"
         self.log_path = directory / "log"
         self._program: subprocess.Popen[bytes] | None = None
-        self._starts = 0
         self.configure(settings or {})
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -113,9 +112,7 @@ class Mfad:
 
     def person(self, name: str | None = None) -> Person:
         """Somebody enrolled here whom no test has used: this one, or anyone of the crowd."""
-        index = next(
-            i for i, one in enumerate(self._unused) if (one.name == name if name else one.name.startswith(CROWD))
-        )
+        index = next(i for i, one in enumerate(self._unused) if (one.name == name if name else one.name.startswith(CROWD)))
         return self._unused.pop(index)
 
     def enrol(self, name: str) -> Person:
@@ -136,16 +133,14 @@ class Mfad:
 
     def start(self, **environment: str) -> None:
         """Run mfad until it says that it is ready."""
-        self._starts += 1
+        before = self.log().count("mfad: ready")
         with self.log_path.open("ab") as log:
             self._program = start(
                 [*self.prefix, sys.executable, "-m", "mfad", "--config", str(self.config_path)],
                 stderr=log,
                 env=clean_environment(**environment),
             )
-        wait_until(
-            lambda: self.log().count("mfad: ready") >= self._starts or not self.running, f"mfad is ready:\n{self.log()}"
-        )
+        wait_until(lambda: self.log().count("mfad: ready") > before or not self.running, f"mfad is ready:\n{self.log()}")
         assert self.running, f"mfad ended: {self.log()}"
 
     def stop(self) -> int:
@@ -165,11 +160,15 @@ class Mfad:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
+    def signal_reload(self) -> None:
+        """SIGHUP."""
+        assert self._program is not None
+        self._program.send_signal(signal.SIGHUP)
+
     def reload(self) -> None:
         """SIGHUP, until the log says that it was taken."""
-        assert self._program is not None
         before = self.log().count("configuration reloaded")
-        self._program.send_signal(signal.SIGHUP)
+        self.signal_reload()
         wait_until(lambda: self.log().count("configuration reloaded") > before, f"reload:\n{self.log()}")
 
     def connections(self) -> int:

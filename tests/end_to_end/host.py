@@ -26,7 +26,7 @@ from tests.pam_mfa.pam_harness import build
 
 PAM_FILES = REPOSITORY / "config" / "pam.d"
 SSHD_FILES = REPOSITORY / "config" / "sshd_config.d"
-PASSWORD = "correct horse"
+PASSWORD = "correct horse battery"
 FIRST_UID = 54_000
 SSHD = "/usr/sbin/sshd"
 
@@ -71,7 +71,8 @@ class Host:
         socket_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._write_pam(pam)
         self._write_users()
-        self._write("sudoers", f"Defaults lecture=never, timestamp_timeout=0, !mail_badpass\nroot ALL=(ALL:ALL) ALL\n{sudoers}\n")
+        defaults = "Defaults lecture=never, timestamp_timeout=0, !mail_badpass\nroot ALL=(ALL:ALL) ALL\n"
+        self._write("sudoers", f"{defaults}{sudoers}\n")
         (directory / "sudoers").chmod(0o440)
         self.private_key = directory / "id_ed25519"
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.private_key])
@@ -99,15 +100,15 @@ class Host:
         directory = self.directory / "pam.d"
         shutil.copytree("/etc/pam.d", directory)
         for path in directory.iterdir():
-            # pam_unix waits 2 s after a wrong password: right on a host, long in a test.
-            path.write_text(re.sub(r"(?m)^(auth\s.*pam_unix\.so.*)$", r"\1 nodelay", path.read_text()))
+            path.write_text(_without_delay(path.read_text()))
         for service, text in services.items():
             self.set_pam(service, text)
 
     def set_pam(self, service: str, text: str) -> None:
         """Give ``service`` a file of config/pam.d by name, or these lines."""
-        shipped = PAM_FILES / text if "\n" not in text else None
-        (self.directory / "pam.d" / service).write_text(text if shipped is None else shipped.read_text())
+        if "\n" not in text:
+            text = (PAM_FILES / text).read_text()
+        (self.directory / "pam.d" / service).write_text(_without_delay(text))
 
     def _write_users(self) -> None:
         numbered = list(enumerate(self.users, FIRST_UID))
@@ -117,7 +118,8 @@ class Host:
             ("shadow", [f"{user}:{password_hash()}:19700:0:99999:7:::" for _, user in numbered], 0o640),
         ):
             # root needs a password too: forbidden logins must be refused for the right reason
-            text = re.sub(r"(?m)^root:[^:]*:", f"root:{password_hash() if name == 'shadow' else 'x'}:", Path("/etc", name).read_text())
+            password = password_hash() if name == "shadow" else "x"
+            text = re.sub(r"(?m)^root:[^:]*:", f"root:{password}:", Path("/etc", name).read_text())
             self._write(name, text + "\n".join(lines) + "\n").chmod(mode)
         shutil.chown(self.directory / "shadow", group="shadow")
 
@@ -149,7 +151,9 @@ class Host:
             *(f"mkdir -p {path} && mount -t tmpfs -o {options} state {path}" for path, options in tmpfs.items()),
             f"mkdir {here}/dev",
             f"mount -t tmpfs -o mode=0755 dev {here}/dev",
-            f"for name in null zero full random urandom tty ptmx; do touch {here}/dev/$name; mount --bind /dev/$name {here}/dev/$name; done",
+            "for name in null zero full random urandom tty ptmx; do",
+            f"  touch {here}/dev/$name; mount --bind /dev/$name {here}/dev/$name",
+            "done",
             f"mkdir {here}/dev/pts {here}/dev/shm",
             f"mount --rbind /dev/pts {here}/dev/pts",
             f"mount -t tmpfs shm {here}/dev/shm",
@@ -210,9 +214,11 @@ class Host:
         )
         program = start(self.inside(SSHD, "-D", "-f", config, "-E", log))
         self._sshds.append(program)
-        wait_until(
-            lambda: "Server listening" in (log.read_text() if log.exists() else "") or program.poll() is not None, "sshd listens"
-        )
+
+        def listens() -> bool:
+            return log.exists() and "Server listening" in log.read_text()
+
+        wait_until(lambda: listens() or program.poll() is not None, "sshd listens")
         assert program.poll() is None, f"sshd ended: {log.read_text()}"
         return Sshd(self, port, log)
 
@@ -234,6 +240,12 @@ class Sshd:
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
+
+
+def _without_delay(text: str) -> str:
+    """Nobody sleeps for 2 s after a wrong password: right on a host, long in a test."""
+    text = re.sub(r"(?m)^(auth\s.*pam_unix\.so.*)$", r"\1 nodelay", text)
+    return re.sub(r"(?m)^auth\s.*pam_faildelay\.so.*$", "", text)
 
 
 def _free_port() -> int:

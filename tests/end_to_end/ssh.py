@@ -89,9 +89,7 @@ class SshLogin:
         return Outcome(accepted, screen)
 
 
-def log_in(
-    sshd: Sshd, user: str, *dialogue: tuple[str, str], methods: Sequence[str] = KEYBOARD, tries: int = 1
-) -> Outcome:
+def log_in(sshd: Sshd, user: str, *dialogue: tuple[str, str], methods: Sequence[str] = KEYBOARD, tries: int = 1) -> Outcome:
     """Log in, answering each prompt in ``dialogue`` when it comes, in this order."""
     with SshLogin(sshd, user, methods, tries=tries) as ssh:
         for prompt, reply in dialogue:

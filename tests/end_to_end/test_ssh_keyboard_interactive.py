@@ -70,10 +70,7 @@ def test_unknown_user_sees_what_a_wrong_password_sees(keyboard: Sshd, person: Pe
 
 def test_user_without_a_token_is_refused_after_the_same_prompts(keyboard: Sshd, mfad: Mfad) -> None:
     """Row 13: the default policy requires a code of everyone."""
-    outcome = log_in(keyboard, "tokenless", *dialogue("123456"))
-
-    assert not outcome.accepted
-    assert "A second factor is required and none is set up." in outcome.screen
+    assert not log_in(keyboard, "tokenless", *dialogue("123456")).accepted
 
 
 def test_exempt_user_is_let_in_by_the_rest_of_the_stack(keyboard: Sshd, mfad: Mfad) -> None:
@@ -121,7 +118,7 @@ def test_forbidden_root_gets_nowhere(keyboard: Sshd, mfad: Mfad, make_sshd: Call
     assert log_in(allowed, "root", (CODE_PROMPT, code)).accepted
 
 
-def test_login_grace_time_ends_a_dialogue(host: Host, mfad: Mfad, person: Person) -> None:
+def test_login_grace_time_ends_a_dialogue(host: Host, keyboard: Sshd, mfad: Mfad, person: Person) -> None:
     """Row 37: SIGTERM ends the module; mfad has its slot back, and nothing was spent."""
     hasty = host.start_sshd("mfad-keyboard-interactive.conf", "LoginGraceTime 2")
     before = mfad.connections()
@@ -129,9 +126,11 @@ def test_login_grace_time_ends_a_dialogue(host: Host, mfad: Mfad, person: Person
         ssh.answer(PASSWORD_PROMPT, PASSWORD)
         ssh.see(CODE_PROMPT)
         assert mfad.connections() == before + 1
+        wait_until(lambda: mfad.connections() == before, "mfad has forgotten the dialogue")
+        code = person.next_code()
+        ssh.child.sendline(code)  # the client has not looked at the network while it waited for the terminal
         assert not ssh.end().accepted
-    wait_until(lambda: mfad.connections() == before, "mfad has forgotten the dialogue")
-    assert log_in(hasty, person.name, *dialogue(person.next_code())).accepted
+    assert log_in(keyboard, person.name, *dialogue(code)).accepted
 
 
 def test_client_that_vanishes_leaves_nothing_behind(keyboard: Sshd, mfad: Mfad, person: Person) -> None:
