@@ -10,18 +10,7 @@ import typer
 
 from mfactl.options import Json
 from mfactl.output import say, say_json
-from mfactl.session import SYSTEM_CONFIG, actor, credentials_directory, options_of, read_configuration
-
-SKELETON = """\
-# mfad. Relative paths start at the folder of this file; config/mfad.yaml of the distribution explains every key.
-role: standalone
-state_dir: ./var/state          # store, journal, cache
-key_file: ./var/kek             # key-encryption key, 0400: keep a copy of it apart from backups
-doors:
-  pam:
-    socket_dir: ./var/run       # priv.sock, user.sock
-policy: []                      # first match wins; the default requires TOTP of everyone
-"""
+from mfactl.session import SKELETON, SYSTEM_CONFIG, actor, credentials_directory, options_of, read_configuration
 
 
 def init(context: typer.Context, json: Json = False) -> None:

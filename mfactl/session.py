@@ -29,8 +29,17 @@ if TYPE_CHECKING:
 
 SYSTEM_CONFIG = Path("/etc/mfad/mfad.yaml")
 CONFIG_VARIABLE = "MFAD_CONFIG"
-LOCAL_DEFAULTS = b"state_dir: ./var/state\nkey_file: ./var/kek\n"
-"""Without any configuration file everything lies under the present directory: good for a trial, and in nobody's way."""
+SKELETON = """\
+# mfad. Relative paths start at the folder of this file; config/mfad.yaml of the distribution explains every key.
+role: standalone
+state_dir: ./var/state          # store, journal, cache
+key_file: ./var/kek             # key-encryption key, 0400: keep a copy of it apart from backups
+doors:
+  pam:
+    socket_dir: ./var/run       # priv.sock, user.sock
+policy: []                      # first match wins; the default requires TOTP of everyone
+"""
+"""What `mfactl init` writes, and what holds without any configuration file: all lies under the present directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,7 @@ def read_configuration(context: typer.Context) -> Config:
         path = SYSTEM_CONFIG
     if path is not None:
         return load_config(path)
-    return load_config_text(LOCAL_DEFAULTS, name="the built-in configuration", base=Path.cwd())
+    return load_config_text(SKELETON, name="the built-in configuration", base=Path.cwd())
 
 
 def credentials_directory() -> str | None:
