@@ -52,33 +52,32 @@ class AttemptDecided:
     note: str = ""
 
     def fields(self) -> dict[str, object]:
-        """What stands in the log, without what is empty."""
-        row: dict[str, object] = {
-            "event": "attempt",
-            "id": self.event_id,
-            "at": self.at,
-            "door": self.door,
-            "service": self.service[:MAX_TEXT],
-            "user": self.user[:MAX_TEXT],
-            "outcome": self.outcome,
-        }
+        """What stands in the log, without what is empty, in the order of the keys."""
+        row: dict[str, object] = {"at": self.at}
+        if self.client:
+            row["client"] = self.client[:MAX_TEXT]
+        if self.factor:
+            row["credential"] = self.credential
+        row["door"] = self.door
+        row["event"] = "attempt"
+        if self.factor:
+            row["factor"] = self.factor
+        if self.failures:
+            row["failures"] = self.failures
+        row["id"] = self.event_id
+        if self.note:
+            row["note"] = self.note[:MAX_TEXT]
+        row["outcome"] = self.outcome
         if self.reason:
             row["reason"] = self.reason
         if self.rule:
             row["rule"] = self.rule
+        row["service"] = self.service[:MAX_TEXT]
         if self.source:
             row["source"] = self.source[:MAX_TEXT]
-        if self.client:
-            row["client"] = self.client[:MAX_TEXT]
-        if self.factor:
-            row["factor"] = self.factor
-            row["credential"] = self.credential
         if self.step >= 0:
             row["step"] = self.step
-        if self.failures:
-            row["failures"] = self.failures
-        if self.note:
-            row["note"] = self.note[:MAX_TEXT]
+        row["user"] = self.user[:MAX_TEXT]
         return row
 
 
@@ -94,18 +93,15 @@ class Administered:
     details: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def fields(self) -> dict[str, object]:
-        """What stands in the log."""
-        row: dict[str, object] = {
-            "event": "admin",
-            "id": self.event_id,
-            "at": self.at,
-            "actor": self.actor[:MAX_TEXT],
-            "action": self.action,
-        }
+        """What stands in the log, in the order of the keys."""
+        row: dict[str, object] = {"action": self.action, "actor": self.actor[:MAX_TEXT], "at": self.at}
+        if self.details:
+            row["details"] = {
+                key: v[:MAX_TEXT] if isinstance(v, str) else v for key, v in sorted(self.details.items())
+            }
+        row |= {"event": "admin", "id": self.event_id}
         if self.subject:
             row["subject"] = self.subject[:MAX_TEXT]
-        if self.details:
-            row["details"] = {key: v[:MAX_TEXT] if isinstance(v, str) else v for key, v in self.details.items()}
         return row
 
 
@@ -117,8 +113,9 @@ def canonical(event: Event) -> str:
 
 
 def _object(row: Mapping[str, object]) -> str:
-    # What json.dumps(sort_keys=True, separators=(",", ":")) gives for these few types, in a third of its time.
-    return "{" + ",".join([f"{_quote(key)}:{_value(row[key])}" for key in sorted(row)]) + "}"
+    # What json.dumps(sort_keys=True, separators=(",", ":")) gives for these few types, in a third of its time: every login
+    # pays for it. ``fields`` keeps the order.
+    return "{" + ",".join([f"{_quote(key)}:{_value(value)}" for key, value in row.items()]) + "}"
 
 
 def _value(value: object) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 
-# Both alphabets are in ASCII order, so that the translation keeps the order of ids.
-_CROCKFORD = bytes.maketrans(b"0123456789ABCDEFGHIJKLMNOPQRSTUV", b"0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+"""Two characters at a time, ten bits: base64.b32hexencode takes three times as long, and every attempt has an id."""
+_SHIFTS = range(120, -10, -10)
 
 
 def new_event_id(now: float, random: Callable[[int], bytes]) -> str:
-    """48 bits of milliseconds and 80 random bits in Crockford's base32: 26 characters, as a ULID has.
+    """A ULID: 48 bits of milliseconds and 80 random bits in Crockford's base32, 26 characters.
 
     Ids of one store rise with time, so that the index over them grows at its end.
     """
-    raw = (int(now * 1000) & ((1 << 48) - 1)).to_bytes(6, "big") + random(10)
-    return base64.b32hexencode(raw)[:26].translate(_CROCKFORD).decode("ascii")
+    value = (int(now * 1000) & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(random(10), "big")
+    return "".join([_PAIRS[(value >> shift) & 1023] for shift in _SHIFTS])

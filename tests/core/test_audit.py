@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfa_core.audit import GENESIS, MAX_TEXT, Administered, AttemptDecided, Outcome, canonical, link
+from mfa_core.audit import GENESIS, MAX_TEXT, Administered, AttemptDecided, Event, Outcome, canonical, link
 
 
 def decided(**changes: object) -> AttemptDecided:
@@ -82,3 +82,18 @@ def test_any_text_is_one_line(user: str, client: str) -> None:
     assert "\n" not in line
     assert line.isascii()
     assert json.loads(line)["user"] == user[:MAX_TEXT]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        decided(),
+        decided(reason="mismatch", source="192.0.2.1", client="tty1", failures=3, note='n"\x1b', user="al\nice\udc80"),
+        decided(factor="totp", credential="totp:7", step=0, at=1795312370.3536215),
+        Administered("e", 1.0, "root", "user.lock", "bob", {"z": 1, "a": "ä", "f": 0.25}),
+        Administered("e", 1.0, "root", "store.create"),
+    ],
+)
+def test_the_canonical_text_is_what_the_json_library_gives_with_sorted_keys(event: Event) -> None:
+    """Other programs recompute the chain from parsed events: the text must be the one that they get."""
+    assert canonical(event) == json.dumps(event.fields(), sort_keys=True, separators=(",", ":"))
