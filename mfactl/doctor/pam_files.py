@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from mfactl.doctor.finding import Finding, Weight
 
 MODULE = "pam_mfa.so"
+DEFAULT_SOCKET_DIR = "/run/mfad"
+"""Where the module looks when its line does not say (PROTOCOL.md)."""
+MEANT_TO_SKIP = "pam_rootok.so"
+"""Root becomes anybody without being asked: su is shipped so, and boot scripts count on it."""
 _LINE = re.compile(
     r"-?(?P<type>auth|account|password|session)\s+(?P<control>\[[^\]]*\]|\S+)\s+(?P<module>\S+)\s*(?P<args>.*)"
 ).fullmatch
@@ -60,7 +64,7 @@ def check_pam_files(files: Mapping[str, str], *, socket_dir: str, module_found: 
             Weight.WARNING,
             "pam",
             f"no file names {MODULE}: nobody is asked for a second factor",
-            f"`auth required {MODULE}` and `account required {MODULE}` in the file of the service",
+            f"`auth required {MODULE}` and `account required {MODULE} require_mfa` in the file of the service",
         )
         return
     if not module_found:
@@ -86,25 +90,38 @@ def _check_file(name: str, lines: Sequence[PamLine], *, socket_dir: str) -> Iter
                 Weight.PROBLEM, "pam", f"{place}: with control {line.control} a wrong code lets people in", "write `required`"
             )
         for before, earlier in enumerate(auth[:at]):
-            if _jumps_over(earlier.control, at - before):
+            if earlier.module.rpartition("/")[2] != MEANT_TO_SKIP and _jumps_over(earlier.control, at - before):
                 yield Finding(
                     Weight.PROBLEM,
                     "pam",
                     f"{place}: {earlier.module} in line {earlier.number} ({earlier.control}) skips it when it succeeds",
                     f"put {MODULE} before that line's target, or after the stack that it ends",
                 )
-        wanted = next((word.removeprefix("socket_dir=") for word in line.arguments if word.startswith("socket_dir=")), None)
-        if wanted is not None and wanted.rstrip("/") != socket_dir.rstrip("/"):
+        words = (word for word in line.arguments if word.startswith("socket_dir="))
+        wanted = next(words, f"socket_dir={DEFAULT_SOCKET_DIR}").removeprefix("socket_dir=")
+        if wanted.rstrip("/") != socket_dir.rstrip("/"):
             yield Finding(
-                Weight.PROBLEM, "pam", f"{place}: looks for mfad in {wanted}, not in {socket_dir}", "make them the same"
+                Weight.PROBLEM,
+                "pam",
+                f"{place}: looks for mfad in {wanted}, not in {socket_dir}",
+                f"give the line socket_dir={socket_dir}, or change doors.pam.socket_dir",
             )
-    has_auth = any(line.is_ours for line in auth)
-    if has_auth and not any(line.is_ours and line.type == "account" for line in lines):
+    account = [line for line in lines if line.is_ours and line.type == "account"]
+    for line in account:
+        if "require_mfa" not in line.arguments:
+            yield Finding(
+                Weight.WARNING,
+                "pam",
+                f"{name}:{line.number}: without require_mfa the account line refuses nobody",
+                "add `require_mfa` to it",
+            )
+    # Only sshd lets people in whom the auth phase never saw; in su the line would refuse root.
+    if any(line.is_ours for line in auth) and not account and name.startswith("sshd"):
         yield Finding(
             Weight.WARNING,
             "pam",
-            f"{name}: {MODULE} stands under auth but not under account: SSH keys, cron and su from root pass it by",
-            f"add `account required {MODULE}`",
+            f"{name}: {MODULE} stands under auth but not under account: SSH keys pass it by",
+            f"add `account required {MODULE} require_mfa`",
         )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GOOD = """\
 auth     required  pam_unix.so
 auth     required  pam_mfa.so socket_dir=/run/mfad
-account  required  pam_mfa.so socket_dir=/run/mfad
+account  required  pam_mfa.so require_mfa socket_dir=/run/mfad
 account  required  pam_unix.so
 """
 
@@ -88,6 +88,28 @@ def test_a_missing_account_line_is_found() -> None:
 def test_another_socket_directory_is_found() -> None:
     """The module would look where nobody listens."""
     assert "looks for mfad in /tmp" in problems(GOOD.replace("/run/mfad", "/tmp", 1))[0]
+
+
+def test_the_default_socket_directory_counts_too() -> None:
+    """A line that names none looks in /run/mfad, wherever mfad listens."""
+    assert problems(GOOD.replace(" socket_dir=/run/mfad", "")) == []
+    found = check_pam_files({"sshd": GOOD.replace(" socket_dir=/run/mfad", "")}, socket_dir="/srv/run", module_found=True)
+    assert any("looks for mfad in /run/mfad, not in /srv/run" in finding.seen for finding in found)
+
+
+def test_an_account_line_that_refuses_nobody_is_found() -> None:
+    """Without require_mfa the module has no opinion in that phase."""
+    (seen,) = problems(GOOD.replace("require_mfa ", ""))
+
+    assert "refuses nobody" in seen
+
+
+def test_su_as_it_is_shipped_is_good() -> None:
+    """Root is not asked, and an account line would refuse him."""
+    text = "auth sufficient pam_rootok.so\nauth required pam_unix.so\nauth required pam_mfa.so\n"
+    found = check_pam_files({"su": text}, socket_dir="/run/mfad", module_found=True)
+
+    assert [finding.weight for finding in found] == [Weight.GOOD]
 
 
 def test_comments_continuations_and_silent_lines_are_read() -> None:
