@@ -110,7 +110,7 @@ class Keyring:
 
     def tag(self, label: str, data: bytes) -> bytes:
         """A keyed tag (HMAC-SHA256) of ``data`` under the store's pepper; ``label`` separates uses."""
-        return hmac.digest(self._pepper.reveal(), label.encode() + b"\0" + data, "sha256")
+        return hmac.digest(self._pepper.reveal(), label.encode("utf-8", "surrogatepass") + b"\0" + data, "sha256")
 
     def audit_mac(self, data: bytes) -> bytes:
         """The MAC that the head of the audit chain carries."""

@@ -1,0 +1,517 @@
+"""A batch is one transaction: judged one after another, spent once, recorded, and no entry is another one's trouble."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event, update
+
+from mfa_core.model import FactorKind, Interaction
+from mfa_core.oath import step_at
+from mfa_core.policy import Action, Decision
+from mfa_core.secret import Secret
+from mfa_core.verdict import Accepted, Challenge, Reason, Rejected, Unavailable, Unready, Verdict
+from mfa_runtime.key_file import KeyEncryptionKeys
+from mfa_runtime.ledger import UNKNOWN_NAMES, Ledger, source_key
+from mfa_runtime.sealing import Keyring, Place
+from mfa_runtime.store import audit_log
+from mfa_runtime.store.key_table import add_data_key, drop_data_keys
+from mfa_runtime.store.schema import credentials, users
+from tests.doubles import (
+    ALICE,
+    BOB,
+    KEK,
+    NO_WAITING,
+    SOURCE,
+    T0,
+    Installation,
+    Person,
+    add_people,
+    attempt,
+    install,
+    wrong,
+)
+
+STEP = step_at(T0, 30)
+
+
+def verdicts(installation: Installation, ledger: Ledger, *attempts: object) -> list[Verdict]:
+    """What one batch of these attempts ends in."""
+    return [ruling.verdict for ruling in installation.process(ledger, *attempts)]  # type: ignore[arg-type]
+
+
+def recorded(installation: Installation) -> list[dict[str, object]]:
+    """The events of the store, oldest first; the chain is whole."""
+    with installation.store.reading() as connection:
+        assert [r.problems for r in audit_log.verify(connection, keyring=installation.keyring())] in ([], [()])
+        return [json.loads(entry.body) for entry in audit_log.every(connection)]
+
+
+def reasons(found: list[Verdict]) -> list[str]:
+    """Verdicts in a word each."""
+    return [
+        v.reason.value if isinstance(v, Rejected | Unavailable) else type(v).__name__.lower() for v in found
+    ]
+
+
+# Spending
+
+
+def test_a_code_is_accepted_once_in_a_batch(installed: Installation) -> None:
+    """core-5-4: however often it stands there."""
+    code = ALICE.code(T0)
+
+    found = verdicts(installed, installed.ledger(), *(attempt("alice", code) for _ in range(50)))
+
+    assert reasons(found) == ["accepted"] + ["replayed"] * 49
+    assert installed.credential_of("alice")["last_step"] == STEP
+
+
+def test_a_spent_code_stays_spent_for_another_process(installed: Installation) -> None:
+    """core-5-1, core-5-2: what one ledger accepted another one refuses, now and in the next step."""
+    code = ALICE.code(T0)
+    first, second = installed.ledger(), installed.ledger()
+    assert reasons(verdicts(installed, first, attempt("alice", code))) == ["accepted"]
+
+    assert reasons(verdicts(installed, second, attempt("alice", code))) == ["replayed"]
+    installed.clock.advance(30)
+    assert reasons(verdicts(installed, second, attempt("alice", code))) == ["replayed"]
+
+
+def test_an_older_code_is_spent_by_a_newer_one(installed: Installation) -> None:
+    """core-5-3: the watermark moves over both."""
+    ledger = installed.ledger()
+
+    found = verdicts(installed, ledger, attempt("alice", ALICE.code(T0, 1)), attempt("alice", ALICE.code(T0)))
+
+    assert reasons(found) == ["accepted", "replayed"]
+
+
+def test_two_codes_of_one_user_in_one_batch_are_both_spent(installed: Installation) -> None:
+    """Two sessions, two codes: each entry is judged on what the one before left."""
+    found = verdicts(
+        installed, installed.ledger(), attempt("alice", ALICE.code(T0, -1)), attempt("alice", ALICE.code(T0)),
+        attempt("alice", ALICE.code(T0, -1)), attempt("alice", ALICE.code(T0)),
+    )  # fmt: skip
+
+    assert reasons(found) == ["accepted", "accepted", "replayed", "replayed"]
+    assert installed.credential_of("alice")["last_step"] == STEP
+
+
+def test_failures_in_one_batch_add_up(installed: Installation) -> None:
+    """core-5-10: two hundred parallel guesses are four that are looked at."""
+    guess = wrong(*(ALICE.code(T0, o) for o in range(-12, 13)))
+
+    found = verdicts(installed, installed.ledger(), *(attempt("alice", guess) for _ in range(200)))
+
+    assert reasons(found) == ["mismatch"] * 4 + ["throttled"] * 196
+    record = next(row for row in installed.rows("throttle") if row["key"] == "account:alice")
+    assert (record["failures"], record["consecutive"]) == (4, 4)
+
+
+def test_a_success_in_a_batch_clears_what_the_failures_before_it_left(installed: Installation) -> None:
+    """Serial means serial."""
+    guess = wrong(*(ALICE.code(T0, o) for o in range(-12, 13)))
+
+    found = verdicts(
+        installed, installed.ledger(), attempt("alice", guess), attempt("alice", ALICE.code(T0)), attempt("alice", guess)
+    )
+
+    assert reasons(found) == ["mismatch", "accepted", "mismatch"]
+    record = next(row for row in installed.rows("throttle") if row["key"] == "account:alice")
+    assert record["consecutive"] == 1
+
+
+def test_another_process_between_reading_and_writing_loses_no_spend(installed: Installation) -> None:
+    """core-5-5: the writing transaction holds the lock from its first statement, so that nothing can come between."""
+    with installed.store.reading() as snapshot:
+        snapshot.execute(users.select()).all()
+        assert reasons(verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0)))) == ["accepted"]
+    assert reasons(verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0)))) == ["replayed"]
+
+
+def test_hotp_counts_in_the_store(tmp_path: Path) -> None:
+    """A counter is spent as a step is; passed-over ones are gone."""
+    token = Person("carol", kind=FactorKind.HOTP, last_step=4)
+    installation = install(tmp_path, token)
+    ledger = installation.ledger()
+
+    found = verdicts(installation, ledger, *(attempt("carol", token.code_number(n)) for n in (7, 6, 7, 8)))
+
+    assert reasons(found) == ["accepted", "replayed", "replayed", "accepted"]
+    assert installation.credential_of("carol")["last_step"] == 8
+    installation.close()
+
+
+def test_a_code_outside_the_window_is_remembered_and_the_next_one_resynchronises(installed: Installation) -> None:
+    """Over two transactions, and over a restart."""
+    assert reasons(verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0, 5)))) == ["mismatch"]
+    assert installed.credential_of("alice")["resync_step"] == STEP + 5
+
+    assert reasons(verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0, 6)))) == ["accepted"]
+    row = installed.credential_of("alice")
+    assert (row["last_step"], row["drift_steps"], row["resync_step"]) == (STEP + 6, 6, -1)
+
+
+# Events
+
+
+def test_every_verdict_has_exactly_one_event(installed: Installation) -> None:
+    """Accepted, refused, asked: in the store and at the sink, in the same words."""
+    ledger = installed.ledger()
+    tried = [attempt("alice"), attempt("alice", ALICE.code(T0)), attempt("alice", ALICE.code(T0)), attempt("bob", "000000"),
+             attempt("nobody", "000000"), attempt("bob"), attempt("bob", ""), attempt("bob", "what?")]  # fmt: skip
+
+    for batch in (tried[:4], tried[4:6], tried[6:]):
+        verdicts(installed, ledger, *batch)
+    ledger.flush()
+
+    events = recorded(installed)
+    assert sorted(str(e["id"]) for e in events) == sorted(one.event_id for one in tried)
+    assert [json.loads(line)["id"] for line in installed.sink.lines] == [e["id"] for e in events]
+
+
+def test_a_question_waits_for_the_next_transaction(installed: Installation) -> None:
+    """It gives nothing away, so that its event may wait; it is not lost."""
+    ledger = installed.ledger()
+    (verdict,) = verdicts(installed, ledger, asked := attempt("alice"))
+    assert isinstance(verdict, Challenge)
+    assert recorded(installed) == []
+
+    ledger.flush()
+
+    assert [e["id"] for e in recorded(installed)] == [asked.event_id]
+    ledger.flush()
+    assert len(recorded(installed)) == 1
+
+
+def test_a_login_writes_the_questions_that_wait(installed: Installation) -> None:
+    """In the order in which they were asked."""
+    ledger = installed.ledger()
+    tried = [attempt("alice"), attempt("bob"), attempt("alice", ALICE.code(T0))]
+    for one in tried:
+        verdicts(installed, ledger, one)
+
+    assert [e["id"] for e in recorded(installed)] == [one.event_id for one in tried]
+
+
+def test_an_exemption_is_recorded_before_it_is_answered(installed: Installation) -> None:
+    """It lets somebody in: that is not left to wait."""
+    installed.process(installed.ledger(), one := attempt("alice"), decision=Decision("open", Action.EXEMPT))
+
+    assert [(e["id"], e["outcome"], e["rule"]) for e in recorded(installed)] == [(one.event_id, "exempt", "open")]
+
+
+# Names and sources
+
+
+def test_unknown_names_cannot_fill_the_store(installed: Installation) -> None:
+    """core-5-18, core-5-65: they share a fixed number of records, and get the same answers as everybody."""
+    installed.settings = NO_WAITING
+    ledger = installed.ledger()
+    found = verdicts(installed, ledger, *(attempt(f"nobody{n}", "000000") for n in range(256)))
+
+    assert set(reasons(found)) == {"unknown_user"}
+    keys = {str(row["key"]) for row in installed.rows("throttle")} - {f"source:{SOURCE}"}
+    assert all(key.startswith("unknown:") and int(key.removeprefix("unknown:")) < UNKNOWN_NAMES for key in keys)
+    assert not any("nobody" in key for key in keys)
+
+
+def test_an_unknown_name_is_throttled_as_a_known_one(installed: Installation) -> None:
+    """core-5-18: after the same number of guesses it waits for the same time."""
+    guess = wrong(*(ALICE.code(T0, o) for o in range(-12, 13)))
+    ledger = installed.ledger()
+    alice = verdicts(installed, ledger, *(attempt("alice", guess, source=None) for _ in range(6)))
+    nobody = verdicts(installed, ledger, *(attempt("nobody", guess, source=None) for _ in range(6)))
+
+    assert [(v.public_text, v.retry_after_s) for v in alice] == [(v.public_text, v.retry_after_s) for v in nobody]  # type: ignore[union-attr]
+
+
+def test_a_lane_is_of_one_user_and_one_source(installed: Installation) -> None:
+    """core-5-30: success from one place makes this place known, for this user."""
+    ledger = installed.ledger()
+    verdicts(installed, ledger, attempt("alice", ALICE.code(T0), source="192.0.2.9"))
+
+    assert [row["key"] for row in installed.rows("throttle")] == ["lane:alice 192.0.2.9"]
+
+
+def test_a_stranger_does_not_stop_the_owner(installed: Installation) -> None:
+    """core-5-11: through the store: guesses from elsewhere, and alice still comes in from where she came yesterday."""
+    guess = wrong(*(ALICE.code(T0, o) for o in range(-12, 60)))
+    ledger = installed.ledger()
+    assert reasons(verdicts(installed, ledger, attempt("alice", ALICE.code(T0)))) == ["accepted"]
+    for n in range(20):
+        verdicts(installed, ledger, attempt("alice", guess, source=f"203.0.113.{n}"))
+        installed.clock.advance(1)
+
+    installed.clock.advance(10)
+    code = ALICE.code(installed.clock())
+    assert reasons(verdicts(installed, ledger, attempt("alice", code, source="203.0.113.99"))) == ["throttled"]
+    assert reasons(verdicts(installed, ledger, attempt("alice", code))) == ["accepted"]
+
+
+def test_a_user_who_is_made_again_inherits_nothing(installed: Installation) -> None:
+    """core-5-30: the seal binds a secret to the number of its user; numbers are never given twice."""
+    first = installed.credential_of("alice")
+    with installed.store.writing() as connection:
+        connection.execute(users.delete().where(users.c.name == "alice"))
+    with installed.store.writing() as connection:
+        add_people(connection, [Person("alice", kind=None)], installed.keyring())
+    again = next(row for row in installed.rows("users") if row["name"] == "alice")
+
+    assert again["id"] != first["user_id"]
+    assert reasons(verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0)))) == ["mismatch"]
+
+
+@pytest.mark.parametrize(
+    ("source", "key"),
+    [("192.0.2.1", "192.0.2.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+     ("fe80::1%eth0", "fe80::/64"), ("what:ever", "what:ever")],
+)  # fmt: skip
+def test_failures_count_for_what_one_customer_controls(source: str, key: str) -> None:
+    """core-5-11: an IPv6 customer has 2^64 addresses."""
+    assert source_key(source) == key
+
+
+# One row's trouble
+
+
+def _break(installation: Installation, name: str, **values: object) -> None:
+    number = installation.credential_of(name)["id"]
+    with installation.store.writing() as connection:
+        connection.execute(update(credentials).where(credentials.c.id == number).values(**values))
+
+
+@pytest.mark.parametrize("batch_of_questions", [False, True], ids=["codes", "questions"])
+def test_a_row_that_does_not_open_is_its_own_trouble(installed: Installation, batch_of_questions: bool) -> None:
+    """core-5-25: alice's damaged secret refuses alice, closed and on record; bob in the same batch logs in."""
+    sealed = bytes(installed.credential_of("alice")["secret"])  # type: ignore[arg-type]
+    _break(installed, "alice", secret=sealed[:-1] + bytes([sealed[-1] ^ 1]))
+    ledger = installed.ledger()
+    typed = (None, None) if batch_of_questions else (ALICE.code(T0), BOB.code(T0))
+
+    alice, bob = verdicts(installed, ledger, attempt("alice", typed[0]), attempt("bob", typed[1]))
+
+    assert isinstance(alice, Unavailable)
+    assert alice.reason is Unready.INTERNAL
+    assert isinstance(bob, Challenge if batch_of_questions else Accepted)
+    ledger.flush()
+    assert {e["user"]: e["outcome"] for e in recorded(installed)}["alice"] == "unavailable"
+
+
+def test_a_secret_from_another_row_does_not_open(installed: Installation) -> None:
+    """core-5-25: bob's sealed secret in alice's row opens nothing with bob's codes."""
+    _break(installed, "alice", secret=installed.credential_of("bob")["secret"])
+
+    found = verdicts(installed, installed.ledger(), attempt("alice", BOB.code(T0)), attempt("bob", BOB.code(T0)))
+
+    assert reasons(found) == ["internal", "accepted"]
+
+
+# Keys that change while logins go on
+
+
+def _rotate(installation: Installation) -> None:
+    """A new data key, every row sealed under it, the old one gone: what `mfactl key rotate` does."""
+    keks = KeyEncryptionKeys((KEK,))
+    old = installation.keyring()
+    with installation.store.writing() as connection:
+        add_data_key(connection, keks, now=T0, random=os.urandom)
+    new = installation.keyring()
+    with installation.store.writing() as connection:
+        for row in connection.execute(credentials.select()).all():
+            place = Place("credentials", "secret", row.id, row.user_id)
+            sealed = new.seal(old.unseal(bytes(row.secret), place), place)
+            connection.execute(update(credentials).where(credentials.c.id == row.id).values(secret=sealed))
+        drop_data_keys(connection, frozenset({old.current}))
+
+
+@pytest.mark.parametrize("typed", [None, "code"], ids=["question", "code"])
+def test_a_key_that_came_after_is_loaded(installed: Installation, typed: str | None) -> None:
+    """Online rotation: nobody notices."""
+    ledger = installed.ledger()
+    before = ledger.keyring.current
+    _rotate(installed)
+
+    (verdict,) = verdicts(installed, ledger, attempt("alice", typed and ALICE.code(T0)))
+
+    assert isinstance(verdict, Challenge if typed is None else Accepted)
+    assert ledger.keyring.current != before
+
+
+def test_a_key_that_nobody_has_refuses(installed: Installation) -> None:
+    """core-5-59: closed, for its row alone."""
+    sealed = bytes(installed.credential_of("alice")["secret"])  # type: ignore[arg-type]
+    _break(installed, "alice", secret=sealed[:1] + (77).to_bytes(4, "big") + sealed[5:])
+
+    found = verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0)), attempt("bob", BOB.code(T0)))
+
+    assert reasons(found) == ["internal", "accepted"]
+
+
+# A store that fails
+
+
+def _on_connect(installation: Installation, *pragmas: str) -> Callable[[], None]:
+    """From the next connection on these pragmas hold; the function takes them back."""
+    engine = installation.store._engine
+
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+
+    event.listen(engine, "connect", configure)
+    engine.dispose()
+
+    def undo() -> None:
+        event.remove(engine, "connect", configure)
+        engine.dispose()
+        for ledger in installation._ledgers:
+            ledger._session.close()
+
+    return undo
+
+
+@pytest.mark.parametrize(
+    ("pragma", "expected"),
+    [("max_page_count=1", Unready.STORE_FULL), ("query_only=ON", Unready.STORE)],
+    ids=["full", "read-only"],
+)
+def test_a_store_that_cannot_be_written_refuses_and_the_next_login_works(
+    installed: Installation, pragma: str, expected: Unready
+) -> None:
+    """core-5-58: a right code whose use cannot be recorded is refused, is not spent, and opens when there is room again. The
+    refusal is on record then."""
+    undo = _on_connect(installed, pragma, "busy_timeout=50")
+    ledger = installed.ledger()
+    flood = [attempt("alice", ALICE.code(T0), service="s" * 250, client="c" * 250) for _ in range(40)]
+
+    refused = verdicts(installed, ledger, *flood)
+
+    assert {type(v) for v in refused} == {Unavailable}
+    assert {v.reason for v in refused} == {expected}  # type: ignore[union-attr]
+    undo()
+    assert installed.credential_of("alice")["last_step"] == -1
+    assert reasons(verdicts(installed, ledger, attempt("alice", ALICE.code(T0)))) == ["accepted"]
+    outcomes = [e["outcome"] for e in recorded(installed)]
+    assert outcomes.count("unavailable") == 40
+    assert outcomes.count("accepted") == 1
+
+
+def test_a_store_that_is_held_by_somebody_refuses_after_a_while(installed: Installation) -> None:
+    """core-5-58: closed; and the next login works."""
+    undo = _on_connect(installed, "busy_timeout=20")
+    ledger = installed.ledger()
+    with installed.store.writing():
+        assert reasons(verdicts(installed, ledger, attempt("alice", ALICE.code(T0)))) == ["store_unavailable"]
+
+    assert reasons(verdicts(installed, ledger, attempt("alice", ALICE.code(T0)))) == ["accepted"]
+    undo()
+
+
+def test_a_store_whose_commit_fails_has_spent_nothing(installed: Installation) -> None:
+    """core-5-59: the answer leaves after the commit, so that no accept can leave without one."""
+    engine = installed.store._engine
+    ledger = installed.ledger()
+
+    def fail(_connection: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    event.listen(engine, "commit", fail)
+    found = verdicts(installed, ledger, attempt("alice", ALICE.code(T0)), attempt("bob", BOB.code(T0)))
+    event.remove(engine, "commit", fail)
+
+    assert reasons(found) == ["cannot_record_use"] * 2
+    assert installed.sink.lines == []
+    assert reasons(verdicts(installed, ledger, attempt("alice", ALICE.code(T0)))) == ["accepted"]
+
+
+def test_a_damaged_file_refuses(installed: Installation) -> None:
+    """core-5-59: with pages of rubbish there is no accept and no crash."""
+    path = installed.store.path
+    assert path is not None
+    installed.store.checkpoint()
+    installed.store.close()
+    raw = bytearray(path.read_bytes())
+    raw[4096:] = b"\xa5" * (len(raw) - 4096)
+    path.write_bytes(raw)
+    for name in ("-wal", "-shm"):
+        path.with_name(path.name + name).unlink(missing_ok=True)
+    ledger = Ledger(
+        installed.store, keyring=_RING, reload_keyring=installed.keyring, node="n", clock=installed.clock, sink=installed.sink
+    )
+    installed._ledgers.append(ledger)
+
+    assert reasons(verdicts(installed, ledger, attempt("alice", ALICE.code(T0)), attempt("bob"))) == ["internal"] * 2
+
+
+_RING = Keyring({1: Secret(b"k" * 32)}, current=1, pepper=Secret(b"p"), audit_key=Secret(b"a"), random=os.urandom)
+
+
+# Retransmissions, through the store
+
+
+def test_a_retransmission_counts_once(installed: Installation) -> None:
+    """core-5-15: five times the same wrong code from one NAS within a minute; with another code it counts again."""
+    guess = wrong(*(ALICE.code(T0, o) for o in range(-12, 13)))
+
+    def sent(code: str, client: str = "nas1") -> Callable[[], object]:
+        return lambda: attempt("alice", code, interaction=Interaction.ONE_SHOT, client=client)
+
+    found = installed.in_order(*[sent(guess)] * 5, sent(guess, "nas2"))  # type: ignore[list-item]
+
+    assert reasons(found) == ["mismatch", *["repeated"] * 4, "mismatch"]
+
+
+# Properties
+
+_tries = st.lists(
+    st.lists(
+        st.tuples(st.sampled_from(["alice", "bob"]), st.integers(-12, 12), st.booleans()), min_size=1, max_size=6
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_tries, st.lists(st.integers(-90, 90), min_size=6, max_size=6))
+def test_no_step_is_accepted_twice_in_any_order_of_batches(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[str, int, bool]]], moves: list[int]
+) -> None:
+    """core-5-1 to core-5-5: whatever is batched with what, in two processes, while the clock moves."""
+    installation = install(tmp_path_factory.mktemp("store"), settings=NO_WAITING)
+    ledgers = installation.ledger(), installation.ledger()
+    people = {"alice": ALICE, "bob": BOB}
+    try:
+        for batch, move in zip(batches, moves, strict=False):
+            installation.clock.advance(move)
+            now = installation.clock()
+            for which in (0, 1):
+                verdicts(installation, ledgers[which], *(
+                    attempt(name, people[name].code(now, offset)) for name, offset, first in batch if first is (which == 0)
+                ))  # fmt: skip
+        accepted = [(e["user"], e["step"]) for e in recorded(installation) if e["outcome"] == "accepted"]
+    finally:
+        installation.close()
+
+    assert len(accepted) == len(set(accepted))
+    for name in people:
+        steps = [step for user, step in accepted if user == name]
+        assert steps == sorted(steps)  # type: ignore[type-var]
+
+
+def test_reasons_are_words(installed: Installation) -> None:
+    """The audit log has the reason; the person has the text."""
+    (verdict,) = verdicts(installed, installed.ledger(), attempt("nobody", "000000"))
+
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason is Reason.UNKNOWN_USER
+    assert recorded(installed)[0]["reason"] == "unknown_user"
