@@ -253,7 +253,7 @@ class _Sitting:
             account = f"unknown:{int.from_bytes(tag[:4], 'big') % UNKNOWN_NAMES}" if entry.name else ""
         if source is None:
             return account, "", ""
-        return account, f"lane:{entry.name}|{source}" if known else "", f"source:{source_key(source)}"
+        return account, f"lane:{entry.name} {source}" if known else "", f"source:{source_key(source)}"
 
     def judge(self, entry: Entry) -> Judgement:
         """Judge one entry on what stands now, and note what it changes."""

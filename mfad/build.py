@@ -78,7 +78,13 @@ def build_primary(config: Config) -> Primary | None:
 def build_parameters(config: Config) -> Parameters:
     """What a credential that is enrolled at login is like."""
     totp = config.totp
-    return Parameters(issuer=config.issuer, digest=totp.digest, digits=totp.digits, period_s=totp.period)
+    return Parameters(
+        issuer=config.issuer,
+        digest=totp.digest,
+        digits=totp.digits,
+        period_s=totp.period,
+        pending_s=config.enrolment.pending,
+    )
 
 
 def may_enrol_from(config: Config) -> Callable[[str | None], bool]:
@@ -90,9 +96,7 @@ def may_enrol_from(config: Config) -> Callable[[str | None], bool]:
 def build_pam_settings(config: Config, door: PamDoor) -> PamDoorSettings:
     """The configuration's section in the door's own terms."""
     ours = door.primary.type is not PrimaryType.NONE
-    services = {
-        name: _service(door.settings_for(name), GREETERS.get(name), ours) for name in {*GREETERS, *door.services}
-    }
+    services = {name: _service(door.settings_for(name), GREETERS.get(name), ours) for name in {*GREETERS, *door.services}}
     return PamDoorSettings(
         socket_dir=door.socket_dir,
         services=services,

@@ -297,7 +297,7 @@ def set_state(connection: Connection, user: User, state: EnrolmentState) -> None
 
 
 def _clear_throttle(connection: Connection, name: str) -> int:
-    lane = f"lane:{name}|"
+    lane = f"lane:{name} "
     # substr, not LIKE: names hold "_" and "%", and SQLite's LIKE has no case.
     return connection.execute(
         delete(throttle).where(

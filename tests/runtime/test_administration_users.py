@@ -94,13 +94,13 @@ def test_unlock_clears_the_throttle_of_this_user_only(installed: Installation) -
     with installed.store.writing() as connection:
         users.add_user(connection, installed.act(), "a_b")
         users.lock(connection, installed.act(), "a_b")
-    put_throttle(installed, "account:a_b", "lane:a_b|192.0.2.1", "account:axb", "lane:axb|192.0.2.1", "account:a_bc")
+    put_throttle(installed, "account:a_b", "lane:a_b 192.0.2.1", "account:axb", "lane:axb 192.0.2.1", "account:a_bc")
 
     with installed.store.writing() as connection:
         user = users.unlock(connection, installed.act(), "a_b")
 
     assert not user.locked
-    assert [row["key"] for row in installed.rows("throttle")] == ["account:a_bc", "account:axb", "lane:axb|192.0.2.1"]
+    assert [row["key"] for row in installed.rows("throttle")] == ["account:a_bc", "account:axb", "lane:axb 192.0.2.1"]
 
 
 def test_reset_revokes_everything_and_keeps_the_lock(installed: Installation) -> None:
@@ -112,7 +112,7 @@ def test_reset_revokes_everything_and_keeps_the_lock(installed: Installation) ->
         new_recovery_codes(connection, act, user)
         users.require(connection, act, "carol", days=7)
         users.lock(connection, act, "carol")
-    put_throttle(installed, "account:carol", "lane:carol|192.0.2.1")
+    put_throttle(installed, "account:carol", "lane:carol 192.0.2.1")
 
     with installed.store.writing() as connection:
         after = users.reset(connection, installed.act(), "carol")
