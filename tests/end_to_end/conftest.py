@@ -29,7 +29,8 @@ account required pam_permit.so
 """A service for clients that answer one prompt."""
 
 SETTINGS = {
-    "doors": {"pam": {"account_exempt_services": ["cron", "crond", "atd", "systemd-user", "sudo"]}},
+    # the host's view of the directory that the other hosts share
+    "doors": {"pam": {"socket_dir": "/run/mfad", "account_exempt_services": ["cron", "crond", "atd", "systemd-user", "sudo"]}},
     "limits": {"connections_per_user": 64},
     "enrolment": {"enrol_networks": ["127.0.0.0/8"]},
     "policy": [

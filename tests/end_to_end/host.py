@@ -29,6 +29,8 @@ SSHD_FILES = REPOSITORY / "config" / "sshd_config.d"
 PASSWORD = "correct horse battery"
 FIRST_UID = 54_000
 SSHD = "/usr/sbin/sshd"
+DEBIAN = ("KbdInteractiveAuthentication no", "UsePAM yes", "PrintMotd no")
+"""What Debian 12 has in sshd_config behind its Include."""
 
 _HOLDER = Path(__file__).with_name("holder.py")
 
@@ -77,6 +79,7 @@ class Host:
         self.private_key = directory / "id_ed25519"
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.private_key])
         self._make_homes()
+        self._write_ssh()
         mounts = self._mounts(tmpfs or {})
         with (directory / "holder.log").open("wb") as errors:
             self._holder = start(
@@ -134,13 +137,23 @@ class Host:
             for path in (home, home / ".ssh", home / ".ssh" / "authorized_keys"):
                 os.chown(path, uid, uid)
 
+    def _write_ssh(self) -> None:
+        """Debian's own /etc/ssh/sshd_config, for `sshd -T`."""
+        (self.directory / "ssh" / "sshd_config.d").mkdir(parents=True)
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.directory / "ssh" / "ssh_host_ed25519_key"])
+        self._write("ssh/sshd_config", "\n".join(["Include /etc/ssh/sshd_config.d/*.conf", *DEBIAN, ""]))
+
+    def install_drop_in(self, recipe: str) -> None:
+        """Do as the shipped file says: it becomes /etc/ssh/sshd_config.d/mfad.conf."""
+        shutil.copy(SSHD_FILES / recipe, self.directory / "ssh" / "sshd_config.d" / "mfad.conf")
+
     def _mounts(self, tmpfs: Mapping[Path, str]) -> str:
         modules = self.directory / "security"
         shutil.copytree(module_directory(), modules)
         shutil.copy(build() / "pam_mfa.so", modules)
         here = self.directory
         lines = [
-            *(f"mount --bind {here}/{name} /etc/{name}" for name in ("pam.d", "passwd", "shadow", "group", "sudoers")),
+            *(f"mount --bind {here}/{name} /etc/{name}" for name in ("pam.d", "passwd", "shadow", "group", "sudoers", "ssh")),
             f"mount --bind {modules} {module_directory()}",
             f"mount --bind {here}/home /home",
             "mount -t tmpfs -o mode=0755 run /run",
@@ -204,10 +217,7 @@ class Host:
                     "UseDNS no",
                     *lines,
                     *([f"Include {SSHD_FILES / recipe}"] if recipe else []),
-                    # what Debian 12 ships behind its Include
-                    "KbdInteractiveAuthentication no",
-                    "UsePAM yes",
-                    "PrintMotd no",
+                    *DEBIAN,
                     "",
                 ]
             )
