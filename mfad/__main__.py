@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import sys
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import uvloop
 
 from mfa_core.errors import ConfigurationError, MfaError
 from mfa_runtime.config import Config, ConfigurationProblems, load_config
+from mfad.log_bound import BoundedLog
 from mfad.notify import Notifier
 from mfad.service import serve
 
@@ -77,6 +79,8 @@ def _log_to_stderr(config: Config) -> None:
     logging.basicConfig(
         level=config.log_level.value.upper(), stream=sys.stderr, format="mfad: %(levelname)s %(name)s: %(message)s"
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(BoundedLog(time.monotonic))
 
 
 def _keep_memory_private() -> None:
