@@ -24,7 +24,7 @@ from mfa_core.verdict import Accepted, Challenge, Unavailable, Unready, Verdict
 from mfa_core.verifier import Judgement, Password, Proof, ProofState, Settings, Situation, judge
 from mfa_runtime.sealing import Keyring, UnknownKey
 from mfa_runtime.store import accounts, audit_log
-from mfa_runtime.store.database import Store
+from mfa_runtime.store.database import Session, Store
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,8 @@ class Ledger:
         sink: Sink,
     ) -> None:
         self._session = store.session()
+        self._asking = store.session()
+        self._asks_at_once = store.answers_at_once
         self._keyring = keyring
         self._reload_keyring = reload_keyring
         self._node = node
@@ -100,7 +102,8 @@ class Ledger:
         rulings: list[Ruling | None] = [None] * len(entries)
         asking = [i for i, e in enumerate(entries) if e.attempt.typed is None]
         if asking:
-            for i, ruling in zip(asking, self._questions([entries[i] for i in asking]), strict=True):
+            answers = self._questions(self._session, [entries[i] for i in asking])
+            for i, ruling in zip(asking, answers, strict=True):
                 rulings[i] = ruling
         rest = [i for i, ruling in enumerate(rulings) if ruling is None]
         if rest:
@@ -127,9 +130,17 @@ class Ledger:
         except MfaError as err:
             log.error("%d audit events wait: %s", len(self._deferred), err)
 
-    def _questions(self, entries: Sequence[Entry]) -> list[Ruling | None]:
+    def question(self, entry: Entry) -> Ruling | None:
+        """Answer one question where it is asked, on the loop's thread; None when it has to be queued.
+
+        Most logins begin with one. A challenge is decided by a read of a few pages, which never waits for a writer; two
+        hand-overs between threads cost more than that.
+        """
+        return self._questions(self._asking, [entry])[0] if self._asks_at_once else None
+
+    def _questions(self, session: Session, entries: Sequence[Entry]) -> list[Ruling | None]:
         try:
-            with self._session.reading() as connection:
+            with session.reading() as connection:
                 sitting = _Sitting(connection, entries, self._keyring, self._clock())
                 judged = [sitting.judge(entry) for entry in entries]
         except StoreCorrupt:

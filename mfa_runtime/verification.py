@@ -183,7 +183,9 @@ class Verification:
         entry = Entry(attempt, name, decision, rules.settings, tag=tag)
         if typed and (attempt.first_factor is FirstFactor.OURS or not _is_plainly_digits(attempt, decision, typed)):
             entry = await self._prepare(entry)
-        ruling = await self._writer.submit(entry)
+        ruling = self._ledger.question(entry) if typed is None else None
+        if ruling is None:
+            ruling = await self._writer.submit(entry)
         if ruling.may_enrol and self._enroller is not None:
             return await self._enroller.offer(attempt, name)
         verdict = ruling.verdict

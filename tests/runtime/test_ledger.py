@@ -418,17 +418,23 @@ def test_a_store_that_is_held_by_somebody_refuses_after_a_while(installed: Insta
 
 def test_a_store_whose_commit_fails_has_spent_nothing(installed: Installation) -> None:
     """core-5-59: the answer leaves after the commit, so that no accept can leave without one."""
-    engine = installed.store._engine
+    failing = True
+
+    def refuse_commits(connection: sqlite3.Connection, _record: object) -> None:
+        def allows(action: int, what: str | None, *_: object) -> int:
+            commits = action == sqlite3.SQLITE_TRANSACTION and what == "COMMIT"
+            return sqlite3.SQLITE_DENY if failing and commits else sqlite3.SQLITE_OK
+
+        connection.set_authorizer(allows)
+
     ledger = installed.ledger()
+    installed.store._engine.dispose()
+    event.listen(installed.store._engine, "connect", refuse_commits)
 
-    def fail(_connection: object) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
-
-    event.listen(engine, "commit", fail)
     found = verdicts(installed, ledger, attempt("alice", ALICE.code(T0)), attempt("bob", BOB.code(T0)))
-    event.remove(engine, "commit", fail)
 
-    assert reasons(found) == ["cannot_record_use"] * 2
+    failing = False
+    assert reasons(found) == ["store_unavailable"] * 2
     assert installed.sink.lines == []
     assert reasons(verdicts(installed, ledger, attempt("alice", ALICE.code(T0)))) == ["accepted"]
 
