@@ -1,0 +1,142 @@
+"""What waits together is done together, in order, within a bound, and an error is the batch's own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from mfa_core.errors import Overloaded
+from mfa_runtime.group_commit import MAX_BATCH, GroupCommit
+
+
+class Work:
+    """Doubles numbers, keeps the batches, and can be held up."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.idle = 0
+
+    def process(self, jobs: Sequence[int]) -> list[int]:
+        self.go.wait(10)
+        self.batches.append(list(jobs))
+        if 13 in jobs:
+            raise RuntimeError("thirteen")
+        return [2 * job for job in jobs]
+
+    def rest(self) -> None:
+        self.idle += 1
+
+
+async def started(work: Work, capacity: int = 10_000) -> GroupCommit[int, int]:
+    writer = GroupCommit(work.process, capacity=capacity, idle=work.rest)
+    writer.start()
+    return writer
+
+
+def test_a_lone_job_is_not_delayed_and_many_are_one_batch() -> None:
+    """No timer: what arrives while a batch is under way is the next one."""
+
+    async def run() -> tuple[list[int], list[list[int]]]:
+        work = Work()
+        writer = await started(work)
+        alone = await writer.submit(1)
+        work.go.clear()
+        first = writer.submit(2)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        others = [writer.submit(n) for n in range(3, 10)]
+        work.go.set()
+        results = await asyncio.gather(first, *others)
+        await writer.stop()
+        return [alone, *results], work.batches
+
+    results, batches = asyncio.run(run())
+
+    assert results == [2 * n for n in range(1, 10)]
+    assert batches == [[1], [2], list(range(3, 10))]
+
+
+def test_a_batch_is_bounded() -> None:
+    """A thousand at once are four transactions, in order."""
+
+    async def run() -> list[list[int]]:
+        work = Work()
+        writer = await started(work)
+        await asyncio.gather(*(writer.submit(n + 100) for n in range(1_000)))
+        await writer.stop()
+        return work.batches
+
+    batches = asyncio.run(run())
+    assert max(map(len, batches)) == MAX_BATCH
+    assert [n for batch in batches for n in batch] == list(range(100, 1_100))
+
+
+def test_over_its_capacity_it_refuses() -> None:
+    """core-5-65: and takes again when there is room."""
+
+    async def run() -> None:
+        work = Work()
+        writer = await started(work, capacity=3)
+        futures = [writer.submit(n) for n in range(3)]
+        with pytest.raises(Overloaded):
+            writer.submit(3)
+        await asyncio.gather(*futures)
+        assert await writer.submit(4) == 8
+        await writer.stop()
+        with pytest.raises(Overloaded):
+            writer.submit(5)
+
+    asyncio.run(run())
+
+
+def test_an_error_is_the_batchs_own(caplog: pytest.LogCaptureFixture) -> None:
+    """core-5-59: those jobs fail, the thread lives, the next job is done."""
+
+    async def run() -> None:
+        work = Work()
+        writer = await started(work)
+        with pytest.raises(RuntimeError, match="thirteen"):
+            await writer.submit(13)
+        assert await writer.submit(4) == 8
+        await writer.stop()
+
+    asyncio.run(run())
+    assert "Traceback" in caplog.text
+
+
+def test_a_caller_that_gave_up_disturbs_nobody() -> None:
+    """Its job is done all the same: a spend is durable or it is not."""
+
+    async def run() -> list[list[int]]:
+        work = Work()
+        writer = await started(work)
+        work.go.clear()
+        gone, kept = writer.submit(1), writer.submit(2)
+        await asyncio.sleep(0)
+        gone.cancel()
+        work.go.set()
+        assert await kept == 4
+        await writer.stop()
+        return work.batches
+
+    assert asyncio.run(run()) == [[1, 2]]
+
+
+def test_stopping_answers_what_waits_and_rests_once_more() -> None:
+    """Nothing that was taken is dropped; twice is no mistake."""
+
+    async def run() -> int:
+        work = Work()
+        writer = await started(work)
+        futures = [writer.submit(n) for n in range(100, 700)]
+        await writer.stop()
+        assert [f.result() for f in futures] == [2 * n for n in range(100, 700)]
+        await writer.stop()
+        return work.idle
+
+    assert asyncio.run(run()) >= 1

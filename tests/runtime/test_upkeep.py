@@ -1,0 +1,127 @@
+"""What is forgotten, what is never forgotten, and how an old copy of the store is known."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mfa_core.errors import StoreCorrupt
+from mfa_core.throttle import Record, ThrottleRules
+from mfa_runtime.store import accounts
+from mfa_runtime.store.database import STORE_FILE, connect
+from mfa_runtime.upkeep import CHECKPOINT_AT_BYTES, HIGH_WATER_FILE, Forgotten, HighWater, checkpoint_if_long, forget
+from tests.doubles import ALICE, T0, Installation, attempt
+
+DAY = 86_400.0
+RULES = ThrottleRules()
+
+
+def keep(installation: Installation, **records: Record) -> None:
+    """Write throttle records."""
+    with installation.store.writing() as connection:
+        accounts.write_records(connection, {key.replace("_", ":"): one for key, one in records.items()})
+
+
+def kept(installation: Installation) -> set[str]:
+    """The keys that are there."""
+    return {str(row["key"]) for row in installation.rows("throttle")}
+
+
+def test_what_says_nothing_any_more_is_forgotten(installed: Installation) -> None:
+    """Lanes without a success for a month, sources that were forgiven; what still makes somebody wait stays."""
+    keep(
+        installed,
+        lane_old=Record(last_success_at=T0 - 31 * DAY),
+        lane_fresh=Record(last_success_at=T0 - 29 * DAY),
+        lane_waiting=Record(last_success_at=T0 - 31 * DAY, not_before=T0 + 5),
+        source_forgiven=Record(failures=5, last_failure_at=T0 - 301),
+        source_not_yet=Record(failures=5, last_failure_at=T0 - 299),
+        source_waiting=Record(failures=1, last_failure_at=T0 - 301, not_before=T0 + 5),
+    )
+
+    assert forget(installed.store, now=T0, rules=RULES) == Forgotten(1, 1)
+    assert kept(installed) == {"lane:fresh", "lane:waiting", "source:not:yet", "source:waiting"}
+
+
+def test_failures_of_an_account_are_never_forgotten(installed: Installation) -> None:
+    """core-5-13: NIST SP 800-63B-4 section 3.2.2: consecutive failures do not expire."""
+    keep(installed, account_alice=Record(failures=99, consecutive=99, last_failure_at=1.0), unknown_7=Record(consecutive=100))
+
+    forget(installed.store, now=T0 + 3_650 * DAY, rules=RULES)
+
+    assert kept(installed) == {"account:alice", "unknown:7"}
+
+
+def test_a_long_write_ahead_log_is_moved_into_the_store(installed: Installation) -> None:
+    """And a short one is left alone."""
+    assert not checkpoint_if_long(installed.store)
+    ledger = installed.ledger()
+    while True:
+        installed.process(ledger, *(attempt("x" * 200, "", service="s" * 200, client="c" * 200) for _ in range(256)))
+        path = installed.store.path
+        assert path is not None
+        if path.with_name(path.name + "-wal").stat().st_size >= CHECKPOINT_AT_BYTES:
+            break
+
+    assert checkpoint_if_long(installed.store)
+
+
+# The high water
+
+
+def copy_of(installation: Installation, to: Path) -> None:
+    """Copy the database file, as somebody would by hand."""
+    installation.store.checkpoint()
+    assert installation.store.path is not None
+    shutil.copy(installation.store.path, to)
+
+
+def test_an_old_copy_is_known(installed: Installation, tmp_path: Path) -> None:
+    """core-5-56: a code that was spent since the copy would be good again: mfad does not start on it."""
+    high_water = HighWater(tmp_path)
+    ledger = installed.ledger()
+    copy_of(installed, tmp_path / "copy")
+    installed.process(ledger, attempt("alice", ALICE.code(T0)))
+    high_water.write(installed.store)
+    high_water.check(installed.store)
+
+    installed.close()
+    for name in ("-wal", "-shm"):
+        (tmp_path / (STORE_FILE + name)).unlink(missing_ok=True)
+    shutil.move(tmp_path / "copy", tmp_path / STORE_FILE)
+    put_back = connect(tmp_path / STORE_FILE)
+
+    with pytest.raises(StoreCorrupt, match="old copy") as refused:
+        high_water.check(put_back)
+    assert "mfactl restore" in refused.value.cure
+    put_back.close()
+
+
+def test_a_store_that_went_on_is_good(installed: Installation, tmp_path: Path) -> None:
+    """mfad was killed before it could write the file again."""
+    high_water = HighWater(tmp_path)
+    ledger = installed.ledger()
+    installed.process(ledger, attempt("alice", ""))
+    high_water.write(installed.store)
+    installed.process(ledger, attempt("alice", ""))
+
+    high_water.check(installed.store)
+
+
+@pytest.mark.parametrize("text", [None, "", "rubbish", "a b", "x y 5", "x y z", "x y -5", "\xff"])
+def test_a_file_that_says_nothing_stops_nobody(installed: Installation, tmp_path: Path, text: str | None) -> None:
+    """Absent, cut, damaged, or of another store: there is nothing to compare with."""
+    if text is not None:
+        (tmp_path / HIGH_WATER_FILE).write_text(text, "latin-1")
+
+    HighWater(tmp_path).check(installed.store)
+
+
+def test_the_file_is_written_in_one_piece_for_its_owner(installed: Installation, tmp_path: Path) -> None:
+    """Mode 0600, and nothing beside it."""
+    HighWater(tmp_path).write(installed.store)
+
+    assert (tmp_path / HIGH_WATER_FILE).stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / (HIGH_WATER_FILE + ".new")).exists()
