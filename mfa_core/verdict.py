@@ -45,6 +45,8 @@ class Reason(enum.StrEnum):
     GRACE_ENDED = "grace_ended"
     ENROLMENT_OFFERED = "enrolment_offered"
     """Must enrol; refused here because the door or the network may not enrol."""
+    FACTOR_REQUIRED = "factor_required"
+    """A code is needed, none was typed, and the door cannot ask for one here (the account phase of PAM)."""
     FACTOR_NOT_ALLOWED = "factor_not_allowed"
     """The code is of a kind that this rule does not accept."""
     EXPIRED = "expired"

@@ -223,6 +223,8 @@ def _exempt(attempt: Attempt, situation: Situation, exemption: Exemption, *notic
 def _ask(attempt: Attempt, situation: Situation, enrolled: tuple[Credential, ...]) -> Judgement:
     if not enrolled and _may_enrol(attempt, situation):
         return _refuse(attempt, situation, Reason.ENROLMENT_OFFERED, text=texts.MUST_ENROL, may_enrol=True)
+    if attempt.interaction is Interaction.ONE_SHOT:
+        return _refuse(attempt, situation, Reason.FACTOR_REQUIRED)
     combined = _grammar(attempt, situation).mode not in {SplitMode.SEPARATE, SplitMode.OTP_ONLY}
     prompt = (
         Prompt(PromptKind.PASSWORD_AND_CODE, texts.COMBINED_PROMPT)
@@ -467,6 +469,7 @@ def _unenrolled_reason(situation: Situation, enrolled: tuple[Credential, ...]) -
 
 _TEXTS = {
     Reason.LOCKED_BY_ADMIN: texts.LOCKED_BY_ADMIN,
+    Reason.UNKNOWN_USER: texts.MUST_ENROL,
     Reason.NOT_ENROLLED: texts.MUST_ENROL,
     Reason.GRACE_ENDED: texts.GRACE_ENDED,
 }

@@ -57,6 +57,7 @@ def _rejected_code(reason: Reason, dialogue: Dialogue) -> PamCode:
             | Reason.REPEATED
             | Reason.UNKNOWN_USER
             | Reason.USERNAME_REFUSED
+            | Reason.FACTOR_REQUIRED
             | Reason.FACTOR_NOT_ALLOWED
             | Reason.EXPIRED
             | Reason.FIRST_FACTOR_FAILED

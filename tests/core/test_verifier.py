@@ -204,6 +204,7 @@ REASONS: dict[Reason, Judgement] = {
     Reason.MALFORMED: decide("no code at all"),
     Reason.NO_CODE: decide("password", how={"grammar": SEPARATOR}),
     Reason.EMPTY: decide(""),
+    Reason.FACTOR_REQUIRED: decide(None, how={"interaction": Interaction.ONE_SHOT}),
     Reason.JUNK: decide(JUNK),
     Reason.THROTTLED: decide(code(), throttle=_WAITING),
     Reason.LOCKED: decide(code(), throttle=_HARD),
@@ -448,11 +449,11 @@ def test_who_cannot_match_waits_like_everybody(who: str, throttle: Throttle) -> 
     ("who", "text"),
     [
         ("not-enrolled", texts.MUST_ENROL), ("grace-ended", texts.GRACE_ENDED), ("locked", texts.LOCKED_BY_ADMIN),
-        ("suspended", texts.MUST_ENROL), ("unknown", texts.DENIED), ("refused-name", texts.DENIED),
+        ("suspended", texts.MUST_ENROL), ("unknown", texts.MUST_ENROL), ("refused-name", texts.DENIED),
     ],
 )  # fmt: skip
 def test_who_proved_the_first_factor_hears_about_his_account(who: str, text: str) -> None:
-    """He may know; an unknown user has no account to hear about."""
+    """He may know; so may somebody whom mfad does not know yet: his password was right."""
     judgement = decide(WRONG, how={"first_factor": FirstFactor.DONE}, **STRANGERS[who])
 
     assert isinstance(judgement.verdict, Rejected)
@@ -662,7 +663,7 @@ def test_enrolment_is_offered_only_behind_a_proved_first_factor(
     judgement = decide(how={"first_factor": FirstFactor.DONE} | how, **(values | fields))
 
     assert judgement.may_enrol is offered
-    assert isinstance(judgement.verdict, Rejected) is offered
+    assert (judgement.event.reason == Reason.ENROLMENT_OFFERED) is offered
 
 
 # Combined answers

@@ -58,6 +58,7 @@ REJECTED = {
     Reason.MALFORMED: 7,
     Reason.NO_CODE: 7,
     Reason.EMPTY: 7,
+    Reason.FACTOR_REQUIRED: 7,
     Reason.JUNK: 7,
     Reason.THROTTLED: 11,
     Reason.LOCKED: 11,
