@@ -119,8 +119,8 @@ def open_session(context: typer.Context) -> Iterator[Session]:
     """
     from mfa_runtime.key_file import load_key_source
     from mfa_runtime.state_lock import StateLock
-    from mfa_runtime.store.database import open_store
     from mfa_runtime.store.key_table import load_keyring
+    from mfa_runtime.store.opening import open_store
 
     config = read_configuration(context)
     with ExitStack() as stack:

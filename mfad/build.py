@@ -27,8 +27,9 @@ from mfa_runtime.ledger import Ledger
 from mfa_runtime.login_enrolment import LoginEnrolment
 from mfa_runtime.primary import Primary
 from mfa_runtime.sealing import Keyring
-from mfa_runtime.store.database import Store, open_store
+from mfa_runtime.store.database import Store
 from mfa_runtime.store.key_table import load_keyring
+from mfa_runtime.store.opening import open_store
 from mfa_runtime.verification import Rules, Verification
 from pam_mfa.server import PamDoor as PamServer
 from pam_mfa.settings import GREETERS, ExemptAnswer, Mode, PamDoorSettings, ServiceSettings

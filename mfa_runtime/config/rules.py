@@ -140,7 +140,7 @@ class When(Section):
 
 
 class RuleSection(Section):
-    """One rule of ``policy``. ``grace`` and ``trust_window`` are seconds; ``grace`` None: only what an administrator granted."""
+    """One rule of ``policy``. ``grace`` and ``trust_window`` are seconds; ``grace`` None: what an administrator granted."""
 
     id: Annotated[str, BeforeValidator(_rule_id)]
     when: When = Field(default_factory=When)

@@ -128,23 +128,6 @@ class Session:
             connection.close()
 
 
-def open_store(state_dir: Path) -> Store:
-    """Open the SQLite store of a state directory; it must exist (``mfactl init`` makes it).
-
-    Raises:
-        StoreUnavailable: absent or unreadable.
-        StoreCorrupt: not a store of mfad, or of another schema version.
-    """
-    path = state_dir / STORE_FILE
-    if not path.exists():
-        raise StoreUnavailable(f"{path}: there is no store", cure="run `mfactl init`")
-    store = connect(path)
-    from mfa_runtime.store.versions import check_version
-
-    check_version(store)
-    return store
-
-
 def connect(path: Path) -> Store:
     """Make the engine of a SQLite file, without looking at what is in it."""
     url = f"sqlite:///{path}"

@@ -44,8 +44,9 @@ def check_key(config: Config) -> Iterator[Finding]:
 def check_store(config: Config) -> Iterator[Finding]:
     """Does the store open under this key, and is it private?"""
     from mfa_runtime.key_file import load_key_source
-    from mfa_runtime.store.database import STORE_FILE, open_store
+    from mfa_runtime.store.database import STORE_FILE
     from mfa_runtime.store.key_table import load_keyring
+    from mfa_runtime.store.opening import open_store
     from mfactl.session import credentials_directory
 
     path = config.state_dir / STORE_FILE

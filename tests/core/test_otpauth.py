@@ -22,7 +22,7 @@ def _uri(**changes: str) -> str:
 
 
 def test_issuer_and_account_are_escaped_and_defaults_are_left_out() -> None:
-    """Blanks become %20 (a plus is shown as a plus by several apps); what every app takes for granted makes no QR code larger."""
+    """Blanks become %20 (a plus is shown as a plus by several apps); what all apps take for granted makes no QR code larger."""
     key = OathKey(FactorKind.TOTP, Secret(b"12345678901234567890"), "al&ice?x=1", "ACME & Co #1")
 
     uri = encode_key_uri(key).reveal().decode()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import logging
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -118,19 +119,39 @@ def test_syslog_gets_one_message_for_each_event(tmp_path: Path) -> None:
 
         received = [receiver.recv(1_000).rstrip(b"\0").decode() for _ in LINES]
         assert received == [f"<{10 * 8 + 6}>mfad: {line}" for line in LINES]
-        sink._handler.close()
+        sink.close()
 
 
-def test_an_absent_syslog_is_survived(
-    tmp_path: Path, installed: Installation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The login goes on; the event is in the store."""
-    monkeypatch.setattr(logging, "raiseExceptions", False)
+def test_an_absent_syslog_is_survived(tmp_path: Path, installed: Installation, caplog: pytest.LogCaptureFixture) -> None:
+    """The login goes on; the event is in the store; the log says it once."""
     installed.sink = Syslog(str(tmp_path / "none"))  # type: ignore[assignment]
 
-    (verdict,) = installed.in_order(attempt("alice", ALICE.code(T0)))
+    found = installed.in_order(attempt("alice", ALICE.code(T0)), attempt("alice", ""), attempt("alice", ""))
 
-    assert isinstance(verdict, Accepted)
+    assert isinstance(found[0], Accepted)
+    assert [record.levelname for record in caplog.records if "syslog" in record.message] == ["ERROR"]
+
+
+def test_a_syslog_that_reads_no_more_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its queue is full for good: the thread that commits must not wait for it, and hears of it once."""
+    address = str(tmp_path / "log")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(address)
+        sink = Syslog(address)
+        many = threading.Thread(target=lambda: [sink(LINES) for _ in range(2_000)], daemon=True)
+
+        many.start()
+        many.join(10)
+
+        assert not many.is_alive()
+        assert len(caplog.records) == 1
+        receiver.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                receiver.recv(1_000)
+        sink(LINES[:1])
+        assert receiver.recv(1_000).endswith(LINES[0].encode())
+        sink.close()
 
 
 def test_sinks_are_joined() -> None:

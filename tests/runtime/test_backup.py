@@ -22,7 +22,8 @@ from mfa_runtime.administration.restore import RestoreReport, restore
 from mfa_runtime.key_file import KeyEncryptionKeys
 from mfa_runtime.state_lock import StateLock
 from mfa_runtime.store import audit_log
-from mfa_runtime.store.database import STORE_FILE, connect, open_store, read_meta
+from mfa_runtime.store.database import STORE_FILE, connect, read_meta
+from mfa_runtime.store.opening import open_store
 from mfa_runtime.store.snapshot import copy_store
 from tests.doubles import ALICE, BOB, KEK, FakeClock, Installation, Person, attempt, install
 from tests.runtime.kill import Killer, killed_at_every_step

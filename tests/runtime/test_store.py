@@ -20,9 +20,10 @@ from mfa_core.throttle import Record
 from mfa_runtime.key_file import KeyEncryptionKeys
 from mfa_runtime.store import accounts
 from mfa_runtime.store.creation import Created, ensure_store
-from mfa_runtime.store.database import STORE_FILE, Store, connect, open_store, read_meta
+from mfa_runtime.store.database import STORE_FILE, Store, connect, read_meta
 from mfa_runtime.store.ids import peek, take
 from mfa_runtime.store.key_table import load_keyring
+from mfa_runtime.store.opening import open_store
 from mfa_runtime.store.schema import keys, meta, metadata
 from tests.doubles import KEK, T0, Installation, new_store
 

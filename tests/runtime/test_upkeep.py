@@ -99,6 +99,21 @@ def test_an_old_copy_is_known(installed: Installation, tmp_path: Path) -> None:
     put_back.close()
 
 
+def test_the_store_that_a_restore_replaced_is_an_old_copy(installed: Installation, tmp_path: Path) -> None:
+    """It has fewer restores behind it, however many events: what was spent since would be good again."""
+    high_water = HighWater(tmp_path)
+    with installed.store.writing() as connection:
+        connection.execute(update(meta).where(meta.c.name == "generation").values(value="10"))
+    high_water.write(installed.store)
+    installed.process(installed.ledger(), *(attempt("alice", "") for _ in range(20)))
+    for generation, is_old in (("9", True), ("10", False), ("11", False)):
+        with installed.store.writing() as connection:
+            connection.execute(update(meta).where(meta.c.name == "generation").values(value=generation))
+
+        with pytest.raises(StoreCorrupt, match="old copy") if is_old else contextlib.nullcontext():
+            high_water.check(installed.store)
+
+
 def test_a_store_that_went_on_is_good(installed: Installation, tmp_path: Path) -> None:
     """mfad was killed before it could write the file again."""
     high_water = HighWater(tmp_path)
