@@ -7,8 +7,8 @@ reported once and tried again, and never refuses a login.
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +17,8 @@ Sink = Callable[[Sequence[str]], None]
 
 STDERR = Path("-")
 SYSLOG_SOCKET = "/dev/log"
+_SYSLOG_HEAD = b"<86>mfad: "
+"""Facility authpriv (10), level info (6): RFC 3164 section 4.1.1."""
 
 log = logging.getLogger(__name__)
 
@@ -73,17 +75,31 @@ def write_stderr(lines: Sequence[str]) -> None:
 
 
 class Syslog:
-    """Sends each event as one message of facility authpriv. A full or absent socket loses the copy, not the event."""
+    """Sends each event as one message of facility authpriv. A full or absent socket loses the copy, not the event.
+
+    Never waits: the thread that commits calls it, and a syslog daemon that reads no more would stop every login. (The handler
+    of :mod:`logging` has a blocking socket.)
+    """
 
     def __init__(self, address: str = SYSLOG_SOCKET) -> None:
-        handler = logging.handlers.SysLogHandler(address, facility=logging.handlers.SysLogHandler.LOG_AUTHPRIV)
-        handler.ident = "mfad: "
-        self._handler = handler
+        self._address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        self._broken = False
 
     def __call__(self, lines: Sequence[str]) -> None:
         """Send the lines."""
         for line in lines:
-            self._handler.emit(logging.LogRecord("mfad.audit", logging.INFO, "", 0, line, None, None))
+            try:
+                self._socket.sendto(_SYSLOG_HEAD + line.encode("ascii"), self._address)
+                self._broken = False
+            except OSError as err:
+                if not self._broken:
+                    log.error("%s: audit events are lost to syslog (they are in the store): %s", self._address, err.strerror)
+                self._broken = True
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
 
 
 def join(sinks: Sequence[Sink]) -> Sink:

@@ -99,10 +99,11 @@ class HighWater:
         except (FileNotFoundError, ValueError):
             return
         store_id, generation, events = self._read(store)
-        if (store_id, generation) == (seen_id, seen_generation) and events < int(seen_events):
+        # A restore counts the generation up: a lower one is the store that was replaced, or a copy of it.
+        if store_id == seen_id and (_number(generation), events) < (_number(seen_generation), _number(seen_events)):
             raise StoreCorrupt(
-                f"the store holds {events} audit events, but {seen_events} were written before: it is an old copy, and codes "
-                "that were used since would be accepted again",
+                f"the store holds {events} audit events, but {seen_events} were written before (generation {generation}, was "
+                f"{seen_generation}): it is an old copy, and codes that were used since would be accepted again",
                 cure="put the present store back, or bring the copy in with `mfactl restore`, which spends those codes",
             )
 
@@ -120,3 +121,7 @@ class HighWater:
         with store.reading() as connection:
             events = connection.execute(select(func.sum(audit_head.c.seq))).scalar()
             return read_meta(connection, "store_id") or "-", read_meta(connection, "generation") or "-", int(events or 0)
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else 0

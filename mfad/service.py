@@ -41,6 +41,8 @@ async def serve(config: Config, load: Callable[[], Config], notifier: Notifier) 
         parts = build(config)
         high_water = HighWater(config.state_dir)
         high_water.check(parts.store)
+        with contextlib.suppress(MfaError, OSError):  # at once: after a restore the file tells of the store before it
+            high_water.write(parts.store)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -67,7 +69,7 @@ async def serve(config: Config, load: Callable[[], Config], notifier: Notifier) 
             task.cancel()
         await parts.gate.stop()
         await parts.enrolment.stop()
-        with contextlib.suppress(MfaError):
+        with contextlib.suppress(MfaError, OSError):
             high_water.write(parts.store)
         parts.store.checkpoint()
         parts.store.close()

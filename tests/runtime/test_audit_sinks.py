@@ -124,9 +124,11 @@ def test_syslog_gets_one_message_for_each_event(tmp_path: Path) -> None:
 
 def test_an_absent_syslog_is_survived(tmp_path: Path, installed: Installation, caplog: pytest.LogCaptureFixture) -> None:
     """The login goes on; the event is in the store; the log says it once."""
-    installed.sink = Syslog(str(tmp_path / "none"))  # type: ignore[assignment]
+    sink = Syslog(str(tmp_path / "none"))
+    installed.sink = sink  # type: ignore[assignment]
 
     found = installed.in_order(attempt("alice", ALICE.code(T0)), attempt("alice", ""), attempt("alice", ""))
+    sink.close()
 
     assert isinstance(found[0], Accepted)
     assert [record.levelname for record in caplog.records if "syslog" in record.message] == ["ERROR"]

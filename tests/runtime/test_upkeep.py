@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from mfa_core.errors import StoreCorrupt
 from mfa_core.throttle import Record, ThrottleRules
 from mfa_runtime.store import accounts
 from mfa_runtime.store.database import STORE_FILE, connect
+from mfa_runtime.store.schema import meta
 from mfa_runtime.upkeep import CHECKPOINT_AT_BYTES, HIGH_WATER_FILE, Forgotten, HighWater, checkpoint_if_long, forget
 from tests.doubles import ALICE, T0, Installation, attempt
 
