@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -426,6 +427,55 @@ def test_key_rotation_is_not_noticed(installed: Installation, how: str) -> None:
             return [before, await gate.decide(first)]
 
     assert reasons(asyncio.run(rotated())) == ["challenge", "challenge" if how == "asked" else "accepted"]
+
+
+# Clocks
+
+
+def test_an_hour_ahead_and_back_locks_nobody_out(installed: Installation) -> None:
+    """core-5-20: while the server is an hour ahead the right codes are wrong and are counted; when it is right again they open
+    at once, and the codes of the future that it believed in do not."""
+    installed.clock.advance(3_600)
+    ahead = installed.in_order(*(attempt("alice", ALICE.code(T0)) for _ in range(6)))
+    assert reasons(ahead) == ["mismatch"] * 4 + ["throttled"] * 2
+
+    installed.clock.advance(-3_600)
+    found = installed.in_order(attempt("alice", ALICE.code(T0 + 3_600)), attempt("bob", BOB.code(T0)))
+    assert reasons(found) == ["mismatch", "accepted"]
+    installed.clock.advance(60)
+    assert reasons(installed.in_order(attempt("alice", ALICE.code(installed.clock())))) == ["accepted"]
+
+
+def test_a_clock_that_steps_back_brings_no_code_back(installed: Installation) -> None:
+    """core-5-20: what was spent stays spent at any time of day."""
+    code = ALICE.code(T0)
+    assert reasons(installed.in_order(attempt("alice", code))) == ["accepted"]
+    for back in (-30, -60, -3_600, 3_690):
+        installed.clock.advance(back)
+        assert reasons(installed.in_order(attempt("alice", code))) in (["replayed"], ["mismatch"])
+
+
+@pytest.mark.parametrize("now", [-1e9, -1.0, 0.0, 1.0, 2.0**31, 2.0**33, 253_402_300_799.0, 1e12])
+def test_any_year_ends_in_a_clean_answer(installed: Installation, now: float) -> None:
+    """core-5-22: before 1970, after 2038, after 9999: a verdict, recorded, and never an error."""
+    installed.clock.now = now
+    typed = "123456" if now < 0 else ALICE.code(now)
+
+    found = installed.in_order(attempt("alice"), attempt("alice", typed), attempt("nobody", "123456"))
+
+    assert reasons(found) == ["challenge", "mismatch" if now < 0 else "accepted", "mismatch"]
+    assert len(events(installed)) == 3
+
+
+def test_time_zones_do_not_matter(installed: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """core-5-21: steps are Unix time: a change of the server's zone, or of summer time, changes no code."""
+    for zone in ("Europe/Berlin", "America/New_York", "Pacific/Kiritimati"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        assert reasons(installed.in_order(attempt("alice", ALICE.code(installed.clock())))) == ["accepted"]
+        installed.clock.advance(30)
+    monkeypatch.undo()
+    time.tzset()
 
 
 # Secrets
