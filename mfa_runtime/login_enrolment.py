@@ -15,10 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from sqlalchemy import select
+
 from mfa_core import texts
 from mfa_core.audit import AttemptDecided, Outcome
 from mfa_core.errors import Conflict, Overloaded
-from mfa_core.model import Attempt, FactorKind
+from mfa_core.model import Attempt, CredentialState, EnrolmentState, FactorKind, User
 from mfa_core.secret import Secret
 from mfa_core.verdict import (
     Accepted,
@@ -37,6 +39,7 @@ from mfa_runtime.administration.users import find_or_add_user, find_user
 from mfa_runtime.sealing import Keyring, RandomBytes, UnknownKey
 from mfa_runtime.store import audit_log
 from mfa_runtime.store.database import Store
+from mfa_runtime.store.schema import credentials
 
 T = TypeVar("T")
 
@@ -100,6 +103,8 @@ class LoginEnrolment:
             return Rejected(attempt.event_id, Reason.ENROLMENT_OFFERED, texts.MUST_ENROL)
         self._forget_old()
         if len(self._dialogues) >= MAX_UNDER_WAY:
+            self._forget_superseded()
+        if len(self._dialogues) >= MAX_UNDER_WAY:
             raise Overloaded(f"{MAX_UNDER_WAY} enrolments are under way")
         try:
             begun = await self._in_thread(self._begin, name)
@@ -117,9 +122,14 @@ class LoginEnrolment:
         if dialogue is None or dialogue.name != name or typed is None or self._clock() >= dialogue.expires_at:
             self._dialogues.pop(attempt.challenge_id, None)
             return Rejected(attempt.event_id, Reason.CHALLENGE_EXPIRED)
-        if dialogue.confirmed is None:
-            return await self._code(attempt, dialogue, typed)
-        return await self._acknowledgement(attempt, dialogue, dialogue.confirmed, typed)
+        try:
+            if dialogue.confirmed is None:
+                return await self._code(attempt, dialogue, typed)
+            return await self._acknowledgement(attempt, dialogue, dialogue.confirmed, typed)
+        except Conflict as err:
+            log.warning("%s ends an enrolment at login: %s", attempt.event_id, err)
+            self._dialogues.pop(attempt.challenge_id, None)
+            return Rejected(attempt.event_id, Reason.CHALLENGE_EXPIRED)
 
     async def _code(self, attempt: Attempt, dialogue: _Dialogue, typed: Secret) -> Verdict:
         challenge_id = attempt.challenge_id
@@ -130,7 +140,7 @@ class LoginEnrolment:
                 challenge_id, PromptKind.ACKNOWLEDGEMENT, texts.ACKNOWLEDGE_PROMPT, recovery_key=outcome.recovery_key
             )
         if dialogue.wrong + 1 >= MAX_CODES:
-            del self._dialogues[challenge_id]
+            self._dialogues.pop(challenge_id, None)
             return Rejected(attempt.event_id, Reason.MISMATCH, texts.WRONG_ENROLMENT_CODE)
         self._dialogues[challenge_id] = replace(dialogue, wrong=dialogue.wrong + 1)
         return self._challenge(
@@ -143,11 +153,11 @@ class LoginEnrolment:
         challenge_id = attempt.challenge_id
         expected = confirmed.recovery_key.reveal().replace(b"-", b"")[-4:]
         if hmac.compare_digest(typed.reveal().strip().upper(), expected):
-            del self._dialogues[challenge_id]
+            self._dialogues.pop(challenge_id, None)
             await self._in_thread(self._record_login, attempt, dialogue, confirmed)
             return Accepted(attempt.event_id, FactorKind.TOTP, f"totp:{confirmed.credential_id}", (texts.ENROLLED,))
         if dialogue.wrong + 1 >= MAX_ACKNOWLEDGEMENTS:
-            del self._dialogues[challenge_id]
+            self._dialogues.pop(challenge_id, None)
             return Rejected(attempt.event_id, Reason.CANCELLED, texts.NOT_ACKNOWLEDGED)
         self._dialogues[challenge_id] = replace(dialogue, wrong=dialogue.wrong + 1)
         return self._challenge(
@@ -189,6 +199,13 @@ class LoginEnrolment:
         while self._dialogues and next(iter(self._dialogues.values())).expires_at <= now:
             self._dialogues.popitem(last=False)
 
+    def _forget_superseded(self) -> None:
+        """Somebody who begins again and again has one secret that counts, and takes one place."""
+        latest = {dialogue.name: challenge_id for challenge_id, dialogue in self._dialogues.items()}
+        for challenge_id, dialogue in list(self._dialogues.items()):
+            if dialogue.confirmed is None and latest[dialogue.name] != challenge_id:
+                del self._dialogues[challenge_id]
+
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
@@ -199,7 +216,9 @@ class LoginEnrolment:
         def work(keyring: Keyring) -> Begun:
             with self._store.writing() as connection:
                 act = self._act(keyring, name)
-                return begin(connection, act, find_or_add_user(connection, act, name), self._parameters)
+                user = find_or_add_user(connection, act, name)
+                _may_still_enrol(user)
+                return begin(connection, act, user, self._parameters)
 
         return self._with_keys(work)
 
@@ -217,6 +236,7 @@ class LoginEnrolment:
             with self._store.writing() as connection:
                 act = self._act(keyring, dialogue.name)
                 user = find_user(connection, dialogue.name)
+                _may_still_enrol(user)
                 outcome = confirm(connection, act, user, text, credential_id=dialogue.begun.credential_id)
                 return outcome if isinstance(outcome, Confirmed) else None
 
@@ -238,9 +258,24 @@ class LoginEnrolment:
             note="enrolled at this login",
         )
         with self._store.writing() as connection:
+            user = find_user(connection, dialogue.name)
+            state = connection.execute(select(credentials.c.state).where(credentials.c.id == confirmed.credential_id)).scalar()
+            if user.locked or user.state is not EnrolmentState.ACTIVE or state != CredentialState.ACTIVE:
+                raise Conflict(f"{user.name} was locked, or the new credential taken away, before the key was acknowledged")
             audit_log.append(connection, [event], node=self._node, keyring=self._keyring())
 
     async def stop(self) -> None:
         """Let the thread go."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+
+def _may_still_enrol(user: User) -> None:
+    """The attempt was judged a moment or some minutes ago: look again, in the transaction that changes something.
+
+    Raises:
+        Conflict: the user was locked since, or has got a factor in another way, beside which a stranger would put his own.
+    """
+    if user.locked:
+        raise Conflict(f"{user.name} is locked")
+    if user.state not in {EnrolmentState.NONE, EnrolmentState.INVITED, EnrolmentState.PENDING}:
+        raise Conflict(f"the enrolment of {user.name} is {user.state} by now")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from mfa_core import texts
 from mfa_core.model import Attempt, Credential, CredentialState, EnrolmentState, FactorKind, FirstFactor, Interaction
@@ -19,7 +20,9 @@ from mfa_core.oath import code_at, step_at
 from mfa_core.policy import Enrol
 from mfa_core.secret import Secret
 from mfa_core.verdict import Accepted, Challenge, PromptKind, Reason, Rejected, Unavailable, Unready, Verdict
-from mfa_runtime.administration.enrolment import Parameters
+from mfa_runtime.administration import users
+from mfa_runtime.administration.credentials import revoke_credential
+from mfa_runtime.administration.enrolment import Parameters, provision_active
 from mfa_runtime.key_file import KeyEncryptionKeys
 from mfa_runtime.login_enrolment import DIALOGUE_S, MAX_UNDER_WAY, LoginEnrolment
 from mfa_runtime.sealing import Place
@@ -325,3 +328,67 @@ def test_who_was_suspended_does_not_enrol_anew(tmp_path: Path, state: EnrolmentS
     assert verdict.enrolment is None
     assert state_of(house) == (state.value, [])
     house.close()
+
+
+@pytest.mark.parametrize("moment", ["before the code", "before the acknowledgement"])
+@pytest.mark.parametrize("act", ["lock", "revoke", "enrol"])
+def test_what_an_administrator_does_in_mid_dialogue_holds(house: Installation, moment: str, act: str) -> None:
+    """The dialogue takes minutes: who is locked, or has got a factor in another way, does not get in by it."""
+
+    def change() -> None:
+        with house.store.writing() as connection:
+            user = users.find_user(connection, "dave")
+            if act == "lock":
+                users.lock(connection, house.act(), "dave")
+            elif act == "revoke":
+                for number in connection.execute(select(credentials.c.id).where(credentials.c.user_id == user.id)).scalars():
+                    revoke_credential(connection, house.act(), number)
+            else:
+                provision_active(connection, house.act(), user, Parameters(issuer="mfad"))
+
+    async def walk() -> list[Verdict]:
+        async with dialogues(house) as gate:
+            shown = await gate.decide(login())
+            if moment == "before the code":
+                change()
+                return [await gate.decide(answer(shown, code_of(shown, T0)))]
+            confirmed = await gate.decide(answer(shown, code_of(shown, T0)))
+            change()
+            return [await gate.decide(answer(confirmed, key_end(confirmed)))]
+
+    (verdict,) = asyncio.run(walk())
+
+    # Confirmed and then enrolled again: what he confirmed is his all the same.
+    assert isinstance(verdict, Accepted) is (act == "enrol" and moment == "before the acknowledgement")
+    if act == "lock" and moment == "before the code":
+        assert state_of(house) == ("pending", ["pending"])
+
+
+def test_a_factor_that_came_before_the_offer_keeps_others_out(house: Installation) -> None:
+    """Judged while there was none, begun when there is one: a second one must not be put beside it."""
+
+    async def walk() -> Verdict:
+        async with dialogues(house):
+            enroller = house.enroller
+            assert enroller is not None
+            with house.store.writing() as connection:
+                user = users.find_user(connection, "dave")
+                provision_active(connection, house.act(), user, Parameters(issuer="mfad"))
+            return await enroller.offer(login(), "dave")
+
+    assert isinstance(asyncio.run(walk()), Rejected)
+    assert state_of(house) == ("active", ["active"])
+
+
+def test_one_user_does_not_take_all_the_dialogues(house: Installation) -> None:
+    """Beginning again and again, without an answer, leaves room for the others."""
+
+    async def walk() -> tuple[Verdict, Verdict, Verdict]:
+        async with dialogues(house) as gate:
+            for _ in range(MAX_UNDER_WAY):
+                shown = await gate.decide(login("mallory"))
+            other = await gate.decide(login())
+            confirmed = await gate.decide(answer(shown, code_of(shown, T0), "mallory"))
+            return shown, other, confirmed
+
+    assert all(isinstance(verdict, Challenge) for verdict in asyncio.run(walk()))
