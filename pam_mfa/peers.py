@@ -20,7 +20,8 @@ NAMES_MAX = 256
 NAME_KEPT_S = 60.0
 """A renamed user is believed the old name for a minute; an uncached lookup may ask a directory server every time."""
 BUCKETS_MAX = 1_024
-"""Uids whose rate is remembered; the longest unseen is forgotten first, and nobody has a thousand uids to cycle through."""
+"""Uids whose rate is remembered; the longest unseen is forgotten first. Somebody with subordinate uids (subuid(5)) can cycle
+through more: ordinary users have a bound together, which server.py keeps."""
 
 
 def peer_uid(connection: socket.socket) -> int:

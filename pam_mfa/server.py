@@ -165,6 +165,10 @@ class PamDoor:
         elif len(self._connections) >= settings.max_conversations:
             self.counters.overloaded += 1
             self._turn_away(accepted, Refusal.OVERLOADED, f"{len(self._connections)} conversations at once")
+        elif ordinary and self._ordinary() >= max(1, settings.max_conversations // 2):
+            # One uid is no bound: a person has 65,536 subordinate ones (subuid(5)). What is left is for sshd, su and sudo.
+            self.counters.overloaded += 1
+            self._turn_away(accepted, Refusal.OVERLOADED, f"{self._ordinary()} conversations of ordinary users at once")
         elif ordinary and self._by_uid[uid] >= settings.max_conversations_per_uid:
             self.counters.overloaded += 1
             self._turn_away(accepted, Refusal.OVERLOADED, f"{self._by_uid[uid]} conversations of uid {uid} at once")
@@ -179,6 +183,10 @@ class PamDoor:
             connection = _Connection(self, accepted, uid, settings)
             self._register(connection)
             connection.begin(Peer(trust, uid), self._new_event_id)
+
+    def _ordinary(self) -> int:
+        """Conversations with processes that are neither root's nor of our own uid."""
+        return len(self._connections) - sum(self._by_uid[uid] for uid in {0, os.geteuid()})
 
     async def _introduce(self, connection: _Connection) -> None:
         """Find out whose process it is, then let it speak."""

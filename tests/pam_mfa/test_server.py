@@ -434,6 +434,42 @@ def test_a_user_who_comes_too_often_is_slowed_down(directory: Path) -> None:
         assert door.door.counters.rate_limited == 1
 
 
+MANY_UIDS = """
+import os, socket, sys
+held = []
+for uid in range(100_000, 100_000 + int(sys.argv[2])):
+    os.seteuid(uid)
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    one.connect(sys.argv[1])
+    os.seteuid(0)
+    held.append(one)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_ordinary_users_together_leave_room_for_root(directory: Path) -> None:
+    """Somebody with subordinate uids is as many users as he likes: sshd and su are answered all the same."""
+    if os.geteuid() != 0:
+        assert not os.environ.get("CI"), "CI runs these tests as root"
+        pytest.skip("needs root, to become others")
+    with running_door(directory, max_conversations=8, begin_s=60.0) as door:
+        crowd = subprocess.Popen(
+            ["/usr/bin/python3", "-I", "-S", "-c", MANY_UIDS, directory / "user.sock", "20"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        with crowd:
+            assert crowd.stdout is not None
+            assert crowd.stdin is not None
+            crowd.stdout.readline()
+            door.until(lambda: door.door.counters.overloaded == 16)
+
+            with Module(directory) as module:
+                assert only(module.exchange(begin()), Ask)
+            crowd.stdin.close()
+
+
 def test_root_is_not_slowed_down(directory: Path) -> None:
     if os.geteuid() != 0:
         assert not os.environ.get("CI"), "CI runs these tests as root"
