@@ -14,10 +14,11 @@ from sqlalchemy import ClauseElement, Connection, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
+from mfa_core.errors import StoreCorrupt
 from mfa_core.model import Credential, CredentialState, Digest, EnrolmentState, FactorKind, Requirement, User
 from mfa_core.throttle import Record
 from mfa_runtime.sealing import Keyring, Place
-from mfa_runtime.store.prepared import Prepared, PreparedIn
+from mfa_runtime.store.prepared import Prepared, PreparedIn, Row
 from mfa_runtime.store.schema import credentials, one_time_codes, throttle, users
 
 
@@ -29,6 +30,7 @@ class Account:
     credentials: tuple[Credential, ...]
 
 
+_TIMED = FactorKind.TOTP.value
 _LIVE = (CredentialState.ACTIVE.value, CredentialState.SUSPENDED.value)
 
 _BY_NAME = PreparedIn(
@@ -71,15 +73,27 @@ def load(connection: Connection, names: Sequence[str], keyring: Keyring) -> dict
 
     Raises:
         UnknownKey: a secret is sealed under a key that came after this keyring.
-        StoreCorrupt: a secret does not open.
+        StoreCorrupt: a secret does not open, or a row holds what no row can.
     """
+    try:
+        return _accounts(_BY_NAME.rows(connection, names), keyring)
+    except KeyError as err:
+        raise StoreCorrupt(
+            f"a row of users or credentials holds {err}, which this version of mfad does not know",
+            cure="look into the audit log for who wrote to the store; restore it from a backup",
+        ) from err
+
+
+def _accounts(rows: Sequence[Row], keyring: Keyring) -> dict[str, Account]:
     found: dict[str, tuple[User, list[Credential]]] = {}
-    for row in _BY_NAME.rows(connection, names):
+    for row in rows:
         entry = found.get(row[1])
         if entry is None:
             user = User(row[0], row[1], _STATES[row[2]], _REQUIREMENTS[row[3]], row[4], bool(row[5]))
             entry = found[row[1]] = (user, [])
         if row[6] is not None and row[8] in _LIVE:
+            if row[11] <= 0 and row[7] == _TIMED:
+                raise KeyError(f"a period of {row[11]} s")
             secret = keyring.unseal(bytes(row[15]), Place("credentials", "secret", row[6], row[0]))
             entry[1].append(
                 Credential(

@@ -306,6 +306,31 @@ def test_a_row_that_does_not_open_is_its_own_trouble(installed: Installation, ba
     assert {e["user"]: e["outcome"] for e in recorded(installed)}["alice"] == "unavailable"
 
 
+@pytest.mark.parametrize(
+    "rubbish",
+    [{"digest": "md5"}, {"kind": "magic"}, {"period_s": 0}, {"period_s": -30}, {"secret": b""}, {"last_step": 2**62}],
+    ids=lambda values: "-".join(map(str, next(iter(values.items())))),
+)
+def test_a_row_of_rubbish_is_its_own_trouble(installed: Installation, rubbish: dict[str, object]) -> None:
+    """core-5-25: whatever somebody wrote into alice's row, she is refused and bob in the same batch is not."""
+    _break(installed, "alice", **rubbish)
+
+    alice, bob = verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0)), attempt("bob", BOB.code(T0)))
+
+    assert isinstance(alice, Unavailable | Rejected)
+    assert isinstance(bob, Accepted)
+
+
+def test_a_user_of_rubbish_is_his_own_trouble(installed: Installation) -> None:
+    """core-5-25: the same for the row of the user."""
+    with installed.store.writing() as connection:
+        connection.execute(update(users).where(users.c.name == "alice").values(state="what", requirement="ever"))
+
+    found = verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0)), attempt("bob", BOB.code(T0)))
+
+    assert reasons(found) == ["internal", "accepted"]
+
+
 def test_a_secret_from_another_row_does_not_open(installed: Installation) -> None:
     """core-5-25: bob's sealed secret in alice's row opens nothing with bob's codes."""
     _break(installed, "alice", secret=installed.credential_of("bob")["secret"])
