@@ -418,10 +418,10 @@ def _clock_is_behind(credential: Credential, now: float, settings: Settings) -> 
 
 
 def _next_code_s(credential: Credential, step: int, now: float) -> float:
-    """Seconds until the authenticator shows the code after ``step``."""
+    """Seconds until the authenticator shows a code after ``step`` that is not spent; a restore spends some minutes ahead."""
     if credential.kind is not FactorKind.TOTP:
         return 1.0
-    return max(1.0, (step + 1 - credential.drift_steps) * credential.period_s - now)
+    return max(1.0, (max(step, credential.last_step) + 1 - credential.drift_steps) * credential.period_s - now)
 
 
 def _evaluate_one_time(kind: FactorKind, situation: Situation) -> _Good | _Refused:

@@ -27,7 +27,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         app(args=config_first(arguments), prog_name="mfactl")
     except MfaError as err:
-        refuse(str(err), err.cure)
+        first, *more = _causes(err)
+        refuse(first, err.cure, *more)
         return exit_code_of(err)
     except SystemExit as err:
         return err.code if isinstance(err.code, int) else ExitCode.OK if err.code is None else ExitCode.USAGE
@@ -41,6 +42,13 @@ def run(arguments: Sequence[str]) -> int:
         refuse(f"unforeseen {type(err).__name__}", f"run it again with {TRACEBACK}=1 and report what it shows")
         return ExitCode.BUG
     return ExitCode.OK
+
+
+def _causes(err: MfaError) -> list[str]:
+    """What was seen: one line, or one for each problem of a configuration."""
+    from mfa_runtime.config import ConfigurationProblems
+
+    return [str(problem) for problem in err.problems] if isinstance(err, ConfigurationProblems) else [str(err)]
 
 
 def config_first(arguments: Sequence[str]) -> list[str]:

@@ -127,7 +127,7 @@ def why(
         return
     for body in found:
         for key, value in body.items():
-            shown = moment(float(value)) if key == "at" else printable(str(value))
+            shown = moment(float(value)) if key == "at" else printable(_words(value) if isinstance(value, dict) else str(value))
             say(f"{key:<12}{shown}")
         told = advice(body)
         say(f"{'meaning':<12}{told.meaning}")
@@ -135,12 +135,15 @@ def why(
             say(f"{'cure':<12}{told.cure}")
 
 
+def _words(details: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in details.items())
+
+
 def _line(entry: Entry) -> str:
     body: dict[str, Any] = json_text.loads(entry.body)
     at, ident = moment(float(body.get("at", 0))), str(body.get("id", ""))
     if body.get("event") == "admin":
-        details = " ".join(f"{key}={value}" for key, value in body.get("details", {}).items())
-        words = f"{body.get('actor')} {body.get('action')} {body.get('subject', '')} {details}"
+        words = f"{body.get('actor')} {body.get('action')} {body.get('subject', '')} {_words(body.get('details', {}))}"
     else:
         words = (
             f"{body.get('outcome')} {body.get('reason', '')} {body.get('user')} {body.get('door')}/{body.get('service')}"

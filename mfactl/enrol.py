@@ -69,7 +69,7 @@ def enrol(
     say(uri)
     say(f"Key: {' '.join(secret[at : at + 4] for at in range(0, len(secret), 4))}")
     if recovery_key is not None:
-        say(f"Recovery key, shown only now: {recovery_key}")
+        say(f"Recovery key, shown only now; an earlier one stops working: {recovery_key}")
     drawn = draw(begun.uri)
     if drawn:
         say(drawn)
@@ -103,7 +103,7 @@ def confirm(
                 say_json({"user": canonical, "credential": outcome.credential_id, "state": "active", "recovery_key": key})
                 return
             say(f"{canonical}: credential {outcome.credential_id} is active.")
-            say(f"Recovery key, shown only now: {key}")
+            say(f"Recovery key, shown only now; an earlier one stops working: {key}")
         case NotConfirmed.NOTHING_PENDING:
             raise Conflict(f"{canonical} has nothing to confirm", cure=f"begin with `mfactl enrol {canonical}`")
         case NotConfirmed.EXPIRED:

@@ -117,7 +117,7 @@ def csv(
         layout = None if columns is None else tuple(Column(word.strip().lower()) for word in columns.split(","))
         written = None if encoding is None else Encoding(encoding.lower())
     except ValueError as err:
-        raise InvalidInput(str(err), cure="see `mfactl import csv --help`") from err
+        raise InvalidInput(str(err), cure=f"columns: {', '.join(Column)}; encodings: {', '.join(Encoding)}") from err
     bits = _minimum_bits(allow_legacy_secrets)
     _run(
         context, file, lambda stream: parse_csv(stream, columns=layout, encoding=written, minimum_bits=bits), "csv",
@@ -169,6 +169,8 @@ def _run(
     hidden = counted[RowStatus.PROBLEM] + counted[RowStatus.NOTE] - len(shown)
     if hidden > 0:
         note(f"... and {hidden:,} more; --report FILE has every row")
+    if any(f"expected at least {MIN_SECRET_BITS}" in outcome.message for outcome in shown):
+        note("  cure: --allow-legacy-secrets takes short secrets too; better, enrol these users anew")
     if json:
         say_json(
             {

@@ -10,7 +10,7 @@ import typer
 
 from mfactl.options import Json
 from mfactl.output import say, say_json
-from mfactl.session import SKELETON, SYSTEM_CONFIG, actor, credentials_directory, options_of, read_configuration
+from mfactl.session import SYSTEM_CONFIG, actor, credentials_directory, options_of, read_configuration, skeleton_for
 
 
 def init(context: typer.Context, json: Json = False) -> None:
@@ -76,7 +76,7 @@ def _ensure_configuration(context: typer.Context) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as out:
-            out.write(SKELETON)
+            out.write(skeleton_for(path))
     except FileExistsError:
         return f"{path} (present)"
     except OSError as err:

@@ -31,9 +31,10 @@ def note(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def refuse(cause: str, cure: str) -> None:
-    """One line of cause and one of cure, to stderr."""
-    sys.stderr.write(f"mfactl: {printable(cause)}\n")
+def refuse(cause: str, cure: str, *more: str) -> None:
+    """One line of cause (``more`` where there are several) and one of cure, to stderr."""
+    for line in (cause, *more):
+        sys.stderr.write(f"mfactl: {printable(line)}\n")
     if cure:
         sys.stderr.write(f"  cure: {printable(cure)}\n")
 

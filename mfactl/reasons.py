@@ -27,7 +27,10 @@ REFUSALS: Mapping[str, Advice] = {
         "the code is none that this user's credentials give now",
         "compare the phone's clock with `timedatectl` here; for a hardware token try `mfactl cred resync`",
     ),
-    _R.REPLAYED: Advice("the code was right, and used before", "wait for the next code; if the user did not use it, reset"),
+    _R.REPLAYED: Advice(
+        "the code was right, and used before (or before a restore)",
+        "wait for the next code; if the user did not use it, `mfactl user reset NAME`",
+    ),
     _R.MALFORMED: Advice("what was typed cannot be a code of any kind that this user has"),
     _R.NO_CODE: Advice("password and code were expected in one text, and there was no code", "see `split` of the service"),
     _R.EMPTY: Advice("nothing was typed"),
@@ -44,6 +47,10 @@ REFUSALS: Mapping[str, Advice] = {
     _R.ENROLMENT_OFFERED: Advice("the user must enrol, and may not from here", "see enrolment.enrol_networks"),
     _R.FACTOR_NOT_ALLOWED: Advice("the rule does not accept this kind of code", "see `mfactl policy explain`"),
     _R.EXPIRED: Advice("the one-time code is past its end", "issue a new one"),
+    _R.FACTOR_REQUIRED: Advice(
+        "a code is required, and could not be asked for here: a key alone, or sudo with NOPASSWD",
+        "see *Keys without a code* in docs/pam.md",
+    ),
     _R.POLICY_DENIED: Advice("a rule denies this login", "see `mfactl policy explain`"),
     _R.FIRST_FACTOR_FAILED: Advice("the password is wrong, or its backend refused the account"),
     _R.CANCELLED: Advice("the person or the program gave up"),

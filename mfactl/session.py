@@ -40,6 +40,22 @@ doors:
 policy: []                      # first match wins; the default requires TOTP of everyone
 """
 """What `mfactl init` writes, and what holds without any configuration file: all lies under the present directory."""
+SYSTEM_SKELETON = """\
+# mfad. config/mfad.yaml of the distribution explains every key.
+role: standalone
+state_dir: /var/lib/mfad        # store and journal
+key_file: /etc/mfad/kek         # key-encryption key, 0400: keep a copy of it apart from backups
+doors:
+  pam:
+    socket_dir: /run/mfad       # priv.sock, user.sock; where pam_mfa.so looks
+policy: []                      # first match wins; the default requires TOTP of everyone
+"""
+"""What `mfactl init` writes as /etc/mfad/mfad.yaml: where the module and the systemd unit look."""
+
+
+def skeleton_for(path: Path) -> str:
+    """The first configuration for this place."""
+    return SYSTEM_SKELETON if path.absolute() == SYSTEM_CONFIG else SKELETON
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ def status(context: typer.Context, json: Json = False) -> None:
     """Show what is there: store, users, factors, whether mfad runs."""
     from mfa_runtime.administration.census import count
     from mfa_runtime.state_lock import StateLock
+    from mfactl.doctor.installation import answers
 
     with open_session(context) as session, session.reading() as connection:
         census = count(connection)
         config = session.config
         door = config.doors.pam
-        sockets = {} if door is None else {name: (door.socket_dir / name).is_socket() for name in ("priv.sock", "user.sock")}
+        sockets = {} if door is None else {name: answers(door.socket_dir / name) for name in ("priv.sock", "user.sock")}
         # This command holds the lock too: whoever is left is mfad, or another mfactl.
         others = StateLock(config.state_dir).holders()
     running = all(sockets.values()) and bool(sockets)

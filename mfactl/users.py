@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mfa_core.errors import InvalidInput
+from mfa_core.errors import InvalidInput, UsernameRefused
 from mfa_core.model import EnrolmentState, User
 from mfactl.options import Json, Name
 from mfactl.output import moment, say, say_columns, say_json, say_json_list, seconds_or_none
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from mfa_runtime.administration.act import Act
     from mfa_runtime.administration.users import ListedUser
+    from mfactl.session import Session
 
 app = typer.Typer(help="Users: add, list, require, exempt, lock, unlock, reset.", no_args_is_help=True)
 
@@ -174,13 +175,21 @@ def _each(
         raise InvalidInput("no user was named", cure="give one or more NAMEs, or --file FILE")
     changed: list[User] = []
     with open_session(context) as session, session.changing() as (connection, act):
-        changed += [change(connection, act, session.name(name)) for name in wanted]
+        changed += [change(connection, act, _canonical(session, name)) for name in wanted]
     if json:
         say_json_list(_user_json(user) for user in changed)
         return
     for user in changed:
         grace = f", grace until {moment(user.grace_until)}" if user.grace_until > 0 else ""
         say(f"{user.name}: {done} ({user.state}{grace})")
+
+
+def _canonical(session: Session, name: str) -> str:
+    """The canonical form; a refusal says which of many names it is."""
+    try:
+        return session.name(name)
+    except UsernameRefused as err:
+        raise InvalidInput(f"{name[:64]!a}: {err}", cure=err.cure) from err
 
 
 def _lines(file: Path) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -165,17 +165,22 @@ class Parts:
     gate: Verification
     enrolment: LoginEnrolment
     pam: PamServer | None
+    started: Config = field(init=False)
+    """What it started with: the keys that need a restart are compared with these."""
+
+    def __post_init__(self) -> None:
+        self.started = self.config
 
     def reload(self, config: Config) -> list[str]:
         """Take over what may change while running; return the keys that need a restart and were left alone."""
         fixed = [
             key
             for key, old, new in (
-                ("state_dir", self.config.state_dir, config.state_dir),
-                ("limits.verification_queue", self.config.limits.verification_queue, config.limits.verification_queue),
-                ("directory", self.config.directory, config.directory),
-                ("audit", self.config.audit, config.audit),
-                ("doors.pam.socket_dir", _socket_dir(self.config), _socket_dir(config)),
+                ("state_dir", self.started.state_dir, config.state_dir),
+                ("limits.verification_queue", self.started.limits.verification_queue, config.limits.verification_queue),
+                ("directory", self.started.directory, config.directory),
+                ("audit", self.started.audit, config.audit),
+                ("doors.pam.socket_dir", _socket_dir(self.started), _socket_dir(config)),
             )
             if old != new
         ]

@@ -32,6 +32,8 @@ def back_up(store: Store, act: Act, target: Path) -> BackupReport:
         raise InvalidInput("this store is not a file", cure="use the backup of its database server")
     if target.exists() and target.samefile(store.path):
         raise InvalidInput(f"{target}: is the store itself", cure="name another file")
+    if target.is_dir():
+        raise InvalidInput(f"{target}: is a directory", cure="name a file in it")
     if not target.absolute().parent.is_dir():
         raise InvalidInput(f"{target.absolute().parent}: is not a directory", cure="make it first")
     with store.writing() as connection:

@@ -106,7 +106,7 @@ def check_sockets(config: Config) -> Iterator[Finding]:
             yield Finding(Weight.PROBLEM, "socket", f"{path} is no socket", "remove it and restart mfad")
         elif mode & ~wanted & 0o777:
             yield Finding(Weight.PROBLEM, "socket", f"{path} has mode {mode:04o}: too open", f"restart mfad ({wanted:04o})")
-        elif not _answers(path):
+        elif not answers(path):
             yield Finding(Weight.PROBLEM, "socket", f"nobody answers at {path}", "`systemctl restart mfad`")
         else:
             yield Finding(Weight.GOOD, "socket", str(path))
@@ -126,7 +126,8 @@ def _unless_gone() -> Iterator[None]:
         return
 
 
-def _answers(path: Path) -> bool:
+def answers(path: Path) -> bool:
+    """Does somebody accept connections there? A socket without a daemon stays behind after ``kill -9``."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         probe.settimeout(2)
         try:

@@ -141,6 +141,16 @@ def test_replay_is_told_at_a_prompt_and_nowhere_else() -> None:
     assert one_shot.public_text == texts.DENIED
 
 
+def test_the_wait_after_a_restore_is_told_as_long_as_it_is() -> None:
+    """A restore spends steps that are still to come; the next code is spent as well."""
+    restored = replace(TOTP, last_step=STEP + 11)
+
+    verdict = decide(code(), credentials=(restored,)).verdict
+
+    assert isinstance(verdict, Rejected)
+    assert verdict.retry_after_s == 12 * 30
+
+
 def test_any_of_several_credentials_may_answer() -> None:
     """The one that fits is spent, the others are left alone."""
     other = replace(TOTP, id=8, secret=Secret(b"another secret of 20"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from mfa_core.errors import MfaError
 from mfa_core.model import Credential, CredentialState, FactorKind
 from mfa_core.oath import code_at, step_at
 from mfa_core.otpauth import decode_base32, decode_key_uri
+from mfa_runtime.config import load_config, load_config_text
 from mfactl.exit_codes import ExitCode, exit_code_of
+from mfactl.session import SKELETON, SYSTEM_CONFIG, skeleton_for
 
 if TYPE_CHECKING:
     from tests.mfactl.conftest import Command
@@ -121,6 +124,7 @@ def test_the_qr_code_fits_a_small_terminal(mfactl: Command) -> None:
         (("user", "show", "nobody"), ExitCode.NOT_FOUND),
         (("user", "add", "al ice"), ExitCode.USAGE),
         (("user", "add"), ExitCode.USAGE),
+        (("backup", "."), ExitCode.USAGE),
         (("user", "add", "alice", "alice"), ExitCode.CONFLICT),
         (("cred", "revoke", "99"), ExitCode.NOT_FOUND),
         (("confirm", "alice", "123456"), ExitCode.NOT_FOUND),
@@ -166,6 +170,51 @@ def test_a_broken_configuration_is_unavailable(mfactl: Command, tmp_path: Path) 
 
     assert answer.status == ExitCode.UNAVAILABLE
     assert "mfad.yaml:2" in answer.err
+
+
+def test_every_problem_of_a_configuration_has_a_line_of_its_own(mfactl: Command, tmp_path: Path) -> None:
+    """One cure for all of them."""
+    (tmp_path / "mfad.yaml").write_text("role: standalone\nstate_dri: x\ntotp: {digits: 7}\nlog_level: loud\n")
+
+    said = mfactl("policy", "check").err.splitlines()
+
+    assert [line.split("mfad.yaml:")[1][0] for line in said[:-1]] == ["2", "3", "4"]
+    assert all(line.startswith("mfactl: ") for line in said[:-1])
+    assert said[-1].startswith("  cure: ")
+
+
+def test_the_first_configuration_of_a_system_is_where_the_module_looks() -> None:
+    """`mfactl --config /etc/mfad/mfad.yaml init` writes the documented defaults, not paths beside the file."""
+    written = load_config_text(skeleton_for(SYSTEM_CONFIG), name="first", base=SYSTEM_CONFIG.parent)
+
+    documented = load_config(REPOSITORY / "config" / "mfad.yaml")
+    assert (written.state_dir, written.key_source, written.doors) == (
+        documented.state_dir,
+        documented.key_source,
+        documented.doors,
+    )
+    assert skeleton_for(Path("here/mfad.yaml")) == SKELETON
+
+
+def test_a_socket_that_nobody_answers_is_no_daemon(mfactl: Command, tmp_path: Path) -> None:
+    """It stays behind after `kill -9`."""
+    sockets = tmp_path / "var" / "run"
+    sockets.mkdir()
+    for name in ("priv.sock", "user.sock"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left:
+            left.bind(str(sockets / name))
+
+    assert mfactl("status", "--json").json["mfad_listens"] is False
+
+
+def test_a_refused_name_of_many_is_named(mfactl: Command, tmp_path: Path) -> None:
+    """A file may have thousands."""
+    (tmp_path / "names").write_text("alice\nal ice\n")
+
+    answer = mfactl("user", "add", "--file", "names")
+
+    assert answer.status == ExitCode.USAGE
+    assert "'al ice'" in answer.err
 
 
 def test_every_error_has_an_exit_status() -> None:

@@ -133,6 +133,18 @@ def test_a_reload_brings_a_new_policy(mfad: Mfad) -> None:
     assert refused.code == PamCode.PERM_DENIED
 
 
+def test_a_key_that_needs_a_restart_is_named_as_long_as_it_differs(mfad: Mfad) -> None:
+    """From what runs, not from what was read last."""
+    mfad.start()
+    told = []
+    for size in (100, 100, 4096):
+        mfad.configure({"limits": {"verification_queue": size}})
+        mfad.reload()
+        told.append(mfad.log().count("restart mfad for limits.verification_queue"))
+
+    assert told == [1, 2, 2]
+
+
 def test_an_old_copy_of_the_store_is_refused(mfad: Mfad) -> None:
     """A file copied back by hand would accept codes again that were used since (core-5-56)."""
     person = mfad.enrol("alice")
