@@ -148,10 +148,16 @@ def follow_policy(connection: Connection, act: Act, name: str) -> User:
 
 
 def lock(connection: Connection, act: Act, name: str, *, reason: str = "") -> User:
-    """Refuse every login of a user until :func:`unlock`. Raises: NotFound."""
+    """Refuse every login of a user until :func:`unlock`. Raises: NotFound.
+
+    A bypass code opens a locked account, for whom it is issued after the lock; one from before it is taken back.
+    """
     user = find_user(connection, name)
     _change(connection, user, locked=True)
-    act.record(connection, "user.lock", name, reason=reason)
+    taken_back = connection.execute(
+        delete(one_time_codes).where(one_time_codes.c.user_id == user.id, one_time_codes.c.kind == FactorKind.BYPASS)
+    ).rowcount
+    act.record(connection, "user.lock", name, reason=reason, bypass_codes=taken_back)
     return find_user(connection, name)
 
 

@@ -20,6 +20,7 @@ from mfa_core.model import EnrolmentState, FirstFactor, Grammar, Interaction, Re
 from mfa_core.policy import Action, Enforce, FromNetworks, InGroups, OnMissing, Policy, Rule
 from mfa_core.secret import Secret
 from mfa_core.verdict import Accepted, Challenge, Exempt, Rejected, Unavailable, Unready, Verdict
+from mfa_runtime.administration import users
 from mfa_runtime.administration.bypass import issue_bypass
 from mfa_runtime.administration.recovery import new_recovery_codes
 from mfa_runtime.administration.users import find_user
@@ -179,6 +180,17 @@ def test_a_bypass_code_ends(installed: Installation) -> None:
 
     assert reasons(installed.in_order(attempt("alice", bypass))) == ["expired"]
     assert [row["consecutive"] for row in installed.rows("throttle") if row["key"] == "account:alice"] == [1]
+
+
+def test_a_lock_takes_a_bypass_code_back_that_came_before_it(installed: Installation) -> None:
+    """It was issued to somebody who may be the reason for the lock; one that is issued after it is meant."""
+    _, _, earlier = issue(installed)
+    with installed.store.writing() as connection:
+        users.lock(connection, installed.act(), "alice")
+    found = installed.in_order(attempt("alice", earlier))
+    _, _, later = issue(installed)
+
+    assert reasons([*found, *installed.in_order(attempt("alice", later))]) == ["mismatch", "accepted"]
 
 
 def test_a_bypass_code_has_as_many_uses_as_it_was_given(installed: Installation) -> None:
