@@ -61,6 +61,7 @@ def restore(context: typer.Context, file: File, json: Json = False) -> None:
                 "totp_usable_from": int(report.usable_from),
                 "suspended": list(report.suspended),
                 "without_recovery_codes": list(report.without_codes),
+                "without_factor": list(report.without_factor),
                 "bypass_codes_revoked": report.bypass_revoked,
                 "replaced_store": None if report.kept is None else str(report.kept),
             }
@@ -71,6 +72,7 @@ def restore(context: typer.Context, file: File, json: Json = False) -> None:
         say("The store as it was could not be read: all recovery and bypass codes are revoked, counter tokens suspended.")
     _users("Counter tokens to bring back with `mfactl cred resync ID`", report.suspended)
     _users("Users without recovery codes (`mfactl recovery new NAME`)", report.without_codes)
+    _users("Users whose factor is newer than the backup (`mfactl enrol NAME`)", report.without_factor)
     if report.bypass_revoked:
         say(f"{report.bypass_revoked} bypass codes are revoked.")
     if report.kept is not None:

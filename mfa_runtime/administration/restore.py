@@ -9,6 +9,7 @@ What the backup cannot know is taken from the present store, when that can be re
 * HOTP: the counter of the present store; without one the credential is suspended until two codes resynchronise it.
 * recovery and bypass codes: those that are used or gone in the present store are used; without a present store all of them are.
 * credentials that were revoked or suspended, and locks, stay; failures and waiting times are those of the present store.
+* users: of two requirements and deadlines of grace the stricter one; who has enrolled since is revoked, not "not enrolled".
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from mfa_core.errors import MfaError, StoreCorrupt
 from mfa_core.model import CredentialState, FactorKind
 from mfa_core.oath import DEFAULT_WINDOW, MAX_DRIFT, step_at
 from mfa_runtime.administration.act import Act
-from mfa_runtime.administration.restored_rows import Circumstances, attach, make_strict, next_generation, replaced_heads
+from mfa_runtime.administration.restored_rows import (
+    Circumstances,
+    attach,
+    make_strict,
+    next_generation,
+    replaced_heads,
+    without_factor,
+)
 from mfa_runtime.key_file import KeyEncryptionKeys
 from mfa_runtime.ownership import belong_like
 from mfa_runtime.sealing import Place, RandomBytes
@@ -44,7 +52,8 @@ class RestoreReport:
     """What a restore came to. ``usable_from`` (Unix seconds) is when TOTP codes count again.
 
     ``present_known``: the replaced store was read, and was the same one. ``suspended`` are users with a counter-based token
-    that must be resynchronised; ``without_codes`` are users whose recovery codes are all used up or revoked.
+    that must be resynchronised; ``without_codes`` are users whose recovery codes are all used up or revoked; ``without_factor``
+    are users whose only factors are newer than the backup.
     """
 
     generation: int
@@ -53,6 +62,7 @@ class RestoreReport:
     users: int
     suspended: tuple[str, ...]
     without_codes: tuple[str, ...]
+    without_factor: tuple[str, ...]
     bypass_revoked: int
     kept: Path | None
 
@@ -146,6 +156,7 @@ def _write(
             users=int(connection.execute(select(func.count()).select_from(users)).scalar_one()),
             suspended=_with_suspended_counters(connection),
             without_codes=_without_codes(connection),
+            without_factor=without_factor(connection) if present is not None else (),
             bypass_revoked=bypasses,
             kept=None,
         )
@@ -157,6 +168,7 @@ def _write(
             replaced_head=replaced_heads(connection) if present is not None else "",
             suspended=len(report.suspended),
             without_codes=len(report.without_codes),
+            without_factor=len(report.without_factor),
         )
     return report
 

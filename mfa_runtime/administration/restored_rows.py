@@ -26,12 +26,13 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    or_,
     select,
     text,
     update,
 )
 
-from mfa_core.model import CredentialState, EnrolmentState, FactorKind
+from mfa_core.model import CredentialState, EnrolmentState, FactorKind, Requirement
 from mfa_runtime.store.database import read_meta
 from mfa_runtime.store.schema import audit_head, counters, credentials, meta, one_time_codes, throttle, users
 
@@ -167,13 +168,62 @@ def _settle_users(connection: Connection, at: Circumstances) -> None:
     )
     if not at.present:
         return
+    _add_newer_users(connection)
     same = and_(_p_users.c.id == c.id, _p_users.c.name == c.name)
     connection.execute(update(users).where(_twin(_p_users, "locked", same)).values(locked=True))
+    _carry_demands(connection)
     # Reset since the backup: the user may enrol anew, as before.
     now = _twin(_p_users, "state", same)
     connection.execute(
         update(users).where(c.state == state.REVOKED, now.in_([state.NONE.value, state.INVITED.value])).values(state=now)
     )
+
+
+def _add_newer_users(connection: Connection) -> None:
+    """Users who are not in the backup, without a factor: mfad would take them for nobody, of whom nothing may be asked."""
+    c, p = users.c, _p_users.c
+    names = [column.name for column in users.columns]
+    newer = select(*(p[name] for name in names)).where(p.name.not_in(select(c.name)), p.id.not_in(select(c.id)))
+    connection.execute(insert(users).from_select(names, newer))
+    connection.execute(update(users).where(c.state == EnrolmentState.PENDING).values(state=EnrolmentState.INVITED))
+
+
+def _carry_demands(connection: Connection) -> None:
+    """What was asked of a user since the backup is asked: a factor, an end of grace; nobody becomes "not enrolled" again."""
+    c, state, wanted = users.c, EnrolmentState, Requirement
+    same = and_(_p_users.c.id == c.id, _p_users.c.name == c.name)
+    requirement = func.ifnull(_twin(_p_users, "requirement", same), c.requirement)
+    until = func.ifnull(_twin(_p_users, "grace_until", same), 0.0)
+    connection.execute(
+        update(users).values(
+            requirement=case(
+                (or_(c.requirement == wanted.REQUIRED, requirement == wanted.REQUIRED), wanted.REQUIRED.value),
+                (and_(c.requirement == wanted.EXEMPT, requirement == wanted.EXEMPT), wanted.EXEMPT.value),
+                else_=wanted.INHERIT.value,
+            ),
+            # 0 is no deadline, and lets the policy set a new one.
+            grace_until=case(
+                (c.grace_until == 0.0, until), (until == 0.0, c.grace_until), else_=func.min(c.grace_until, until)
+            ),
+        )
+    )
+    had_a_factor = [state.ACTIVE.value, state.SUSPENDED.value, state.REVOKED.value]
+    none_now = or_(
+        c.state.in_([state.NONE, state.INVITED]),
+        and_(c.state.in_([state.ACTIVE, state.SUSPENDED]), ~exists().where(credentials.c.user_id == c.id)),
+    )
+    connection.execute(
+        update(users).where(none_now, _twin(_p_users, "state", same).in_(had_a_factor)).values(state=state.REVOKED)
+    )
+
+
+def without_factor(connection: Connection) -> tuple[str, ...]:
+    """Users who could log in with a factor in the replaced store, and have none in this one."""
+    same = and_(_p_users.c.id == users.c.id, _p_users.c.name == users.c.name)
+    query = select(users.c.name).where(
+        users.c.state == EnrolmentState.REVOKED, _twin(_p_users, "state", same) == EnrolmentState.ACTIVE
+    )
+    return tuple(connection.execute(query.order_by(users.c.name)).scalars())
 
 
 def _carry_throttle(connection: Connection, at: Circumstances) -> None:

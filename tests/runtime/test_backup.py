@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from mfa_core.errors import ConfigurationError, Conflict, InvalidInput, MfaError, StoreCorrupt, StoreUnavailable
-from mfa_core.model import CredentialState, FactorKind
+from mfa_core.model import CredentialState, EnrolmentState, FactorKind, Requirement
+from mfa_core.policy import Enforce
 from mfa_core.secret import Secret
-from mfa_core.verdict import Accepted, Rejected
+from mfa_core.verdict import Accepted, Challenge, Rejected
 from mfa_runtime.administration import credentials, users
 from mfa_runtime.administration.backup import back_up
 from mfa_runtime.administration.bypass import issue_bypass
+from mfa_runtime.administration.enrolment import Parameters, provision_active
 from mfa_runtime.administration.recovery import RecoveryBatch, new_recovery_codes
 from mfa_runtime.administration.restore import RestoreReport, restore
 from mfa_runtime.key_file import KeyEncryptionKeys
@@ -25,7 +27,7 @@ from mfa_runtime.store import audit_log
 from mfa_runtime.store.database import STORE_FILE, connect, read_meta
 from mfa_runtime.store.opening import open_store
 from mfa_runtime.store.snapshot import copy_store
-from tests.doubles import ALICE, BOB, KEK, FakeClock, Installation, Person, attempt, install
+from tests.doubles import ALICE, BOB, KEK, FakeClock, Installation, Person, attempt, default_policy, install
 from tests.runtime.kill import Killer, killed_at_every_step
 
 HANS = Person("hans", kind=FactorKind.HOTP, last_step=4)
@@ -238,6 +240,47 @@ def test_what_an_administrator_did_since_the_backup_is_not_undone(
     after.close()
 
 
+def test_nobody_becomes_exempt_or_not_enrolled_again(folder: Path, tmp_path: Path) -> None:
+    """Who was exempt, in grace, without a factor or unknown when the backup was made is asked for what is asked of him now."""
+    nobody = {"kind": None, "state": EnrolmentState.NONE}
+    before = install(
+        folder,
+        Person("exempt", requirement=Requirement.EXEMPT),
+        Person("enrolled", **nobody),  # type: ignore[arg-type]
+        Person("required", **nobody),  # type: ignore[arg-type]
+        Person("shortened", **nobody, grace_until=before_end(30)),  # type: ignore[arg-type]
+        Person("reset"),
+    )
+    file = back(before, tmp_path / "b.db")
+    with before.store.writing() as connection:
+        act = before.act()
+        users.follow_policy(connection, act, "exempt")
+        for name in ("enrolled", "later"):
+            provision_active(connection, act, users.find_or_add_user(connection, act, name), Parameters("mfad"))
+        users.require(connection, act, "required", days=1)
+        users.require(connection, act, "shortened", days=1)
+        users.reset(connection, act, "reset")
+    before.close()
+
+    report = put_back(folder, file, before.clock)
+
+    after = reopen(folder, before.clock)
+    after.clock.advance(2 * 86_400.0)
+    after.policy = default_policy(enforce=Enforce.ENROLLED_ONLY, grace_s=30 * 86_400)
+    names = ("exempt", "enrolled", "later", "required", "shortened")
+    verdicts = after.in_order(*(attempt(name) for name in names))
+    assert [type(verdict) for verdict in verdicts[:4]] == [Challenge] * 4
+    assert {row["name"]: row["grace_until"] for row in after.rows("users")}["shortened"] == before_end(1)
+    assert {row["name"]: row["state"] for row in after.rows("users")}["reset"] == "none"
+    assert report.without_factor == ("enrolled", "later")
+    after.close()
+
+
+def before_end(days: int) -> float:
+    """A deadline so many days from the start."""
+    return FakeClock()() + days * 86_400.0
+
+
 def test_failures_since_the_backup_are_not_forgiven(before: Installation, folder: Path, tmp_path: Path) -> None:
     """Else restoring would be a way to go on guessing."""
     file = back(before, tmp_path / "b.db")
@@ -348,7 +391,7 @@ def test_killed_at_any_step_there_is_the_old_store_or_the_new_one(
     """SIGKILL at every file operation of a restore; the store opens, whole, and is one of the two."""
     file = back(before, tmp_path / "b.db")
     with before.store.writing() as connection:
-        users.add_user(connection, before.act(), "only-in-the-old-one")
+        provision_active(connection, before.act(), users.find_user(connection, "bob"), Parameters("only in the old one"))
     before.close()
     now = before.clock()
     saved = tmp_path / "saved"
@@ -365,8 +408,7 @@ def test_killed_at_any_step_there_is_the_old_store_or_the_new_one(
             ring = Installation(store).keyring()
             assert all(not chain.problems for chain in audit_log.verify(connection, keyring=ring))
             generation = read_meta(connection, "generation")
-        names = {row["name"] for row in Installation(store).rows("users")}
-        assert ("only-in-the-old-one" in names) == (generation == "1")
+        assert (len(Installation(store).rows("credentials")) == 4) == (generation == "1")
         store.close()
         seen.add(generation)
         shutil.rmtree(folder)
