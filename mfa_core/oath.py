@@ -140,20 +140,22 @@ def _search(credential: Credential, code: str, steps: Iterable[int]) -> int:
 
 
 def resynchronise(
-    credential: Credential, first: str, second: str, *, now: float, reach: int = HOTP_RESYNC_LOOK_AHEAD
+    credential: Credential, first: str, second: str, *, now: float, max_drift: int = MAX_DRIFT
 ) -> Credential | None:
     """The credential after two consecutive codes typed for an administrator, or None when they do not fit.
 
-    ``reach`` is how many steps (to both sides) or counters (ahead) are searched. Both codes are spent by it.
+    The first is searched ``max_drift`` steps to both sides (TOTP), or in the next 100 counters (HOTP). Both are spent by it.
     """
     if len(first) != credential.digits or len(second) != credential.digits:
         return None
     generate = _Generator(credential.secret.reveal(), credential.digits, _HASHES[credential.digest]).generate_otp
-    present = step_at(now, credential.period_s) if credential.kind is FactorKind.TOTP else credential.last_step + 1
+    totp = credential.kind is FactorKind.TOTP
+    present = step_at(now, credential.period_s) if totp else credential.last_step + 1
+    reach = max_drift if totp else HOTP_RESYNC_LOOK_AHEAD
     lowest = max(0, present - reach, credential.last_step + 1)
     for step in range(lowest, present + reach + 1):
         if hmac.compare_digest(generate(step), first) and hmac.compare_digest(generate(step + 1), second):
-            drift = step + 1 - present if credential.kind is FactorKind.TOTP else 0
+            drift = min(max_drift, step + 1 - present) if totp else 0
             return replace(credential, last_step=step + 1, drift_steps=drift, resync_step=-1)
     return None
 

@@ -28,7 +28,7 @@ from mfa_core.model import (
 )
 from mfa_core.oath import Fit
 from mfa_core.passcode import Passcode, PasscodeKind
-from mfa_core.policy import Action, Decision, Enforce, Enrol
+from mfa_core.policy import TYPED_FACTORS, Action, Decision, Enforce, Enrol
 from mfa_core.secret import Secret
 from mfa_core.split import CodeFormats, Split, split
 from mfa_core.throttle import (
@@ -56,6 +56,9 @@ from mfa_core.verdict import (
 REPEAT_WINDOW_S = 60.0
 """A one-shot client that sends the same wrong code again within this time is retransmitting, not guessing."""
 CHALLENGE_LIFETIME_S = 120.0
+
+NO_SCOPE = "(none)"
+"""The scope of a success that opens no trust window: no host group is called so."""
 
 _ONE_TIME = {
     PasscodeKind.RECOVERY: FactorKind.RECOVERY,
@@ -198,9 +201,11 @@ def _exemption(
     untouched = user is None or (
         user.state in _CAN_ENROL and all(c.state is not CredentialState.SUSPENDED for c in situation.credentials)
     )
-    if user is not None and untouched:
+    # `grace: 0` means what it says, also when a deadline was set elsewhere: by an administrator, or by another rule.
+    if user is not None and untouched and decision.grace_s != 0:
         deadline = user.grace_until
-        if not deadline and decision.grace_s:
+        # A process that only asks about itself names the service, and so the rule: it must not choose its own deadline.
+        if not deadline and decision.grace_s and attempt.interaction is not Interaction.ASKS:
             deadline = now + decision.grace_s
         if deadline > now:
             written = 0.0 if user.grace_until else deadline
@@ -282,14 +287,17 @@ def _answer(
     if attempt.interaction is Interaction.ONE_SHOT and _is_repeat(situation, rules):
         return _refuse(attempt, situation, Reason.REPEATED)
     where, wait_s = standing(throttle, now, rules)
-    recovers = situation.proof is not None and situation.proof.kind in {FactorKind.RECOVERY, FactorKind.RECOVERY_KEY}
+    # What an administrator or a kept recovery code says goes through the hard lock: it is what clears it.
+    recovers = situation.proof is not None
     if where is Standing.LOCKED and not recovers:
         return _refuse(attempt, situation, Reason.LOCKED, text=texts.LOCKED)
     if where is Standing.WAIT:
         return _refuse(attempt, situation, Reason.THROTTLED, text=texts.retry_in(wait_s), retry_after_s=wait_s)
     if where is Standing.SOURCE_WAIT:
         return _refuse(attempt, situation, Reason.SOURCE_THROTTLED, text=texts.retry_in(wait_s), retry_after_s=wait_s)
-    if situation.password is Password.BAD:
+    # NOT_ASKED where it is ours: nothing could be read when it was to be checked, and a credential has come since.
+    ours = attempt.first_factor is FirstFactor.OURS
+    if situation.password is Password.BAD or (ours and situation.password is not Password.GOOD):
         # The password has its own counter, where it is kept; guessing it must not lock the second factor (core 5, case 14).
         source = charge_source(throttle.source, now, rules) if attempt.source else throttle.source
         return replace(
@@ -317,7 +325,9 @@ def _answer(
             credential=outcome.credential,
             note=outcome.note,
         )
-    fresh = succeed(throttle, now, rules, scope=settings.scope, has_source=attempt.source is not None)
+    # A spare code says nothing of the place: only a factor of one's own opens a trust window there.
+    scope = settings.scope if outcome.factor in TYPED_FACTORS else NO_SCOPE
+    fresh = succeed(throttle, now, rules, scope=scope, has_source=attempt.source is not None)
     event = _event(
         attempt,
         situation,

@@ -24,6 +24,7 @@ from mfa_core.verdict import Accepted, Challenge, Unavailable, Unready, Verdict
 from mfa_core.verifier import Judgement, Password, Proof, ProofState, Settings, Situation, judge
 from mfa_runtime.sealing import Keyring, UnknownKey
 from mfa_runtime.store import accounts, audit_log
+from mfa_runtime.store.accounts import Account
 from mfa_runtime.store.database import Session, Store
 
 log = logging.getLogger(__name__)
@@ -137,6 +138,15 @@ class Ledger:
         hand-overs between threads cost more than that.
         """
         return self._questions(self._asking, [entry])[0] if self._asks_at_once else None
+
+    def standing(self, connection: Connection, entry: Entry) -> tuple[Account | None, Throttle]:
+        """What the store holds now about an entry's user and its throttle, for what must be known before it is judged.
+
+        Raises:
+            UnknownKey, StoreCorrupt, StoreUnavailable: as reading does.
+        """
+        sitting = _Sitting(connection, [entry], self._keyring, self._clock())
+        return sitting.account(entry), sitting.throttle(entry)
 
     def _questions(self, session: Session, entries: Sequence[Entry]) -> list[Ruling | None]:
         try:
@@ -266,17 +276,23 @@ class _Sitting:
             return account, "", ""
         return account, f"lane:{entry.name} {source}" if known else "", f"source:{source_key(source)}"
 
+    def account(self, entry: Entry) -> Account | None:
+        """The entry's account as it stands now."""
+        return self._accounts.get(entry.name)
+
+    def throttle(self, entry: Entry) -> Throttle:
+        """The entry's throttle records as they stand now."""
+        records = self._records
+        if not records:
+            return UNTOUCHED
+        account, lane, source = self._keys(entry)
+        return Throttle(records.get(account, CLEAN), records.get(lane, CLEAN), records.get(source, CLEAN))
+
     def judge(self, entry: Entry) -> Judgement:
         """Judge one entry on what stands now, and note what it changes."""
         account = self._accounts.get(entry.name)
         user: User | None = account.user if account else None
-        account_key, lane_key, source_key_ = self._keys(entry)
-        records = self._records
-        throttle = (
-            Throttle(records.get(account_key, CLEAN), records.get(lane_key, CLEAN), records.get(source_key_, CLEAN))
-            if records
-            else UNTOUCHED
-        )
+        throttle = self.throttle(entry)
         situation = Situation(
             name=entry.name,
             user=user,
@@ -292,6 +308,7 @@ class _Sitting:
         judgement = judge(entry.attempt, situation, entry.settings)
         after = judgement.throttle
         if after is not throttle:
+            account_key, lane_key, source_key_ = self._keys(entry)
             for key, old, new in (
                 (account_key, throttle.account, after.account),
                 (lane_key, throttle.lane, after.lane),

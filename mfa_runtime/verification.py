@@ -22,7 +22,7 @@ from mfa_core.passcode import Passcode, PasscodeKind
 from mfa_core.policy import Decision, Policy, PolicyQuestion
 from mfa_core.secret import Secret
 from mfa_core.split import Split
-from mfa_core.throttle import CLEAN, Throttle
+from mfa_core.throttle import Standing, Throttle, standing
 from mfa_core.verdict import Accepted, Rejected, Unavailable, Unready, Verdict
 from mfa_core.verifier import Password, Proof, ProofState, Settings, Situation, readings
 from mfa_runtime import one_time_hash
@@ -210,12 +210,12 @@ class Verification:
 
     async def _prepare(self, entry: Entry) -> Entry:
         """Check the password where it is ours, and the hash where letters were typed: at most one of each."""
-        account = await asyncio.get_running_loop().run_in_executor(self._readers, self._read, entry.name)
+        account, throttle = await asyncio.get_running_loop().run_in_executor(self._readers, self._read, entry)
         situation = Situation(
             name=entry.name,
             user=account.user if account else None,
             credentials=account.credentials if account else (),
-            throttle=_NO_THROTTLE,
+            throttle=throttle,
             decision=entry.decision,
             now=self._clock(),
         )
@@ -224,14 +224,24 @@ class Verification:
             return entry
         if entry.attempt.first_factor is FirstFactor.OURS:
             chosen = _likeliest(found, situation, entry.settings)
-            entry = replace(entry, reading=chosen, password=await self._check(entry, found[chosen].password))
             found = (found[chosen],)
+            entry = replace(entry, reading=chosen, password=Password.BAD)
+            if self._may_ask_backend(situation, entry.settings, found[0]):
+                entry = replace(entry, password=await self._check(entry, found[0].password))
         for reading in found:
             kind = _LETTERS.get(reading.passcode.kind)
             if kind is not None:
                 proof = await self._proof(entry.name, kind, reading.passcode)
                 return replace(entry, proof=proof, proof_position=reading.passcode.recovery_index)
         return entry
+
+    def _may_ask_backend(self, situation: Situation, settings: Settings, reading: Split) -> bool:
+        """Whether the password is worth asking about: directories count wrong ones, and a throttled guesser must not get there.
+
+        What is not asked stays BAD, so that nothing is let in when the wait ends between this look and the judgement.
+        """
+        where, _ = standing(situation.throttle, situation.now, settings.throttle)
+        return where is Standing.OPEN or (where is Standing.LOCKED and reading.passcode.kind in _LETTERS)
 
     async def _proof(self, name: str, kind: FactorKind, passcode: Passcode) -> Proof | None:
         if self._hashing >= MAX_WAITING_HASHES:
@@ -251,14 +261,14 @@ class Verification:
         good = await self._primary.check(entry.name, password, entry.attempt)
         return Password.GOOD if good else Password.BAD
 
-    def _read(self, name: str) -> accounts.Account | None:
+    def _read(self, entry: Entry) -> tuple[accounts.Account | None, Throttle]:
         try:
             with self._store.reading() as connection:
-                return accounts.load(connection, [name], self._ledger.keyring).get(name)
+                return self._ledger.standing(connection, entry)
         except UnknownKey:
-            keyring = self._ledger.reload_keys()
+            self._ledger.reload_keys()
             with self._store.reading() as connection:
-                return accounts.load(connection, [name], keyring).get(name)
+                return self._ledger.standing(connection, entry)
 
     def _prove(self, name: str, kind: FactorKind, passcode: Passcode) -> Proof | None:
         with self._store.reading() as connection:
@@ -273,9 +283,6 @@ class Verification:
         elif row.not_after and self._clock() >= row.not_after:
             state = ProofState.EXPIRED
         return Proof(kind, row.id, state)
-
-
-_NO_THROTTLE = Throttle(CLEAN, CLEAN, CLEAN)
 
 
 def _is_plainly_digits(attempt: Attempt, decision: Decision, typed: Secret) -> bool:

@@ -131,7 +131,8 @@ class Session:
 def connect(path: Path) -> Store:
     """Make the engine of a SQLite file, without looking at what is in it."""
     url = f"sqlite:///{path}"
-    engine = create_engine(url, pool_size=8, max_overflow=8, pool_timeout=10)
+    # hide_parameters: not even sealed values belong into a traceback.
+    engine = create_engine(url, pool_size=8, max_overflow=8, pool_timeout=10, hide_parameters=True)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return Store(engine, url=url, path=path)

@@ -285,7 +285,7 @@ def test_hotp_ignores_the_clock() -> None:
 # Resynchronisation by an administrator
 
 
-@pytest.mark.parametrize("offset", [-60, -2, 0, 2, 60])
+@pytest.mark.parametrize("offset", [-10, -2, 0, 2, 9])
 def test_an_administrator_resynchronises_a_totp_by_two_codes(offset: int) -> None:
     """Both are spent, and the drift is where the second one is."""
     step = STEP + offset

@@ -567,6 +567,31 @@ def test_grace_is_not_for(who: str) -> None:
     assert exemption(decide(**({"decision": Decision("r", grace_s=1000)} | STRANGERS[who]))) is None
 
 
+@pytest.mark.parametrize("interaction", list(Interaction))
+def test_no_grace_means_none(interaction: Interaction) -> None:
+    """A rule with `grace: 0` (sudo, say) is not opened by a deadline that was set at another door, or by an administrator."""
+    invited = replace(ALICE, state=EnrolmentState.INVITED, grace_until=NOW + 2 * DAY)
+    none, inherited = Decision("r", grace_s=0), Decision("r")
+    how: dict[str, object] = {"interaction": interaction}
+
+    assert exemption(decide(how=how, user=invited, credentials=(), decision=none)) is None
+    assert exemption(decide(how=how, user=invited, credentials=(), decision=inherited)) is Exemption.GRACE
+
+
+def test_a_process_that_asks_about_itself_sets_no_deadline() -> None:
+    """It names its service, and would choose the rule with the longest grace, for all doors. A deadline that runs counts."""
+    long = Decision("r", grace_s=int(300 * DAY))
+    in_grace = {"user": replace(ALICE, state=EnrolmentState.NONE, grace_until=NOW + DAY), "credentials": ()}
+
+    how: dict[str, object] = {"interaction": Interaction.ASKS}
+
+    judgement = decide(how=how, **NOBODY_YET, decision=long)
+
+    assert exemption(judgement) is None
+    assert judgement.grace_until == 0.0
+    assert exemption(decide(how=how, **in_grace, decision=long)) is Exemption.GRACE
+
+
 def test_grace_is_not_for_who_has_a_factor() -> None:
     """Having it is having to use it."""
     assert exemption(decide(user=replace(ALICE, grace_until=NOW + DAY))) is None
@@ -789,7 +814,7 @@ def test_a_factor_that_the_rule_does_not_name_is_not_looked_at() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "kind", "opens"),
-    [(RECOVERY, FactorKind.RECOVERY, True), (KEY, FactorKind.RECOVERY_KEY, True), (BYPASS, FactorKind.BYPASS, False)],
+    [(RECOVERY, FactorKind.RECOVERY, True), (KEY, FactorKind.RECOVERY_KEY, True), (BYPASS, FactorKind.BYPASS, True)],
     ids=["recovery", "key", "bypass"],
 )
 def test_a_recovery_code_clears_the_hard_lock(typed: str, kind: FactorKind, opens: bool) -> None:
@@ -881,9 +906,11 @@ DECISIONS = [
 STANDINGS = {"open": Throttle(lane=KNOWN), "waiting": _WAITING, "source": _SOURCE_WAITING, "hard": _HARD}
 
 
-def _may_be_let_in(typed: Typed, at: Situation) -> bool:
+def _may_be_let_in(asked: Attempt, typed: Typed, at: Situation) -> bool:
     """Said again and differently: when a code may open."""
     user, decision = at.user, at.decision
+    if asked.first_factor is FirstFactor.OURS and at.password is not Password.GOOD:
+        return False
     if user is None or decision.action is Action.DENY or at.password is Password.BAD:
         return False
     if typed.worth is FactorKind.TOTP:
@@ -896,8 +923,9 @@ def _may_be_let_in(typed: Typed, at: Situation) -> bool:
         )
     if typed.worth is None or not decision.allow_recovery:
         return False
-    recovers = typed.worth is not FactorKind.BYPASS
-    return (at.throttle is STANDINGS["open"] or (recovers and at.throttle is _HARD)) and not (user.locked and recovers)
+    if user.locked and typed.worth is not FactorKind.BYPASS:
+        return False
+    return at.throttle is STANDINGS["open"] or at.throttle is _HARD
 
 
 def _check(asked: Attempt, typed: Typed, at: Situation) -> type[Verdict]:
@@ -907,7 +935,7 @@ def _check(asked: Attempt, typed: Typed, at: Situation) -> type[Verdict]:
     match verdict:
         case Accepted():
             assert judgement.event.outcome is Outcome.ACCEPTED
-            assert _may_be_let_in(typed, at)
+            assert _may_be_let_in(asked, typed, at)
             spends = judgement.credential is not None and judgement.credential.last_step > TOTP.last_step
             assert spends is (typed.worth is FactorKind.TOTP)
             assert bool(judgement.spent_code) is not spends
@@ -923,7 +951,7 @@ def _check(asked: Attempt, typed: Typed, at: Situation) -> type[Verdict]:
             assert judgement.throttle is at.throttle
         case Rejected():
             assert judgement.event.outcome is Outcome.REJECTED
-            assert not _may_be_let_in(typed, at)
+            assert not _may_be_let_in(asked, typed, at)
             counted = judgement.throttle.account.consecutive - at.throttle.account.consecutive
             assert counted in (0, 1)
             assert bool(judgement.event.failures) is bool(counted)
