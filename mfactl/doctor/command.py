@@ -10,7 +10,7 @@ import typer
 from mfa_core.errors import MfaError
 from mfactl.doctor.finding import Finding, Weight
 from mfactl.doctor.installation import check_clock, check_key, check_sockets, check_store, sshd_settings
-from mfactl.doctor.pam_files import MODULE, check_pam_files, check_sshd, read_pam_file
+from mfactl.doctor.pam_files import MODULE, check_pam_files, check_sshd
 from mfactl.exit_codes import ExitCode
 from mfactl.options import Json
 from mfactl.output import printable, say, say_json
@@ -50,8 +50,7 @@ def _findings(context: typer.Context) -> Iterator[Finding]:
     if config.doors.pam is not None:
         files = _pam_files()
         yield from check_pam_files(files, socket_dir=str(config.doors.pam.socket_dir), module_found=_module_found())
-        asked = any(line.is_ours for line in read_pam_file(files.get("sshd", "")))
-        yield from check_sshd(sshd_settings(), asked=asked)
+        yield from check_sshd(sshd_settings(), pam_file=files.get("sshd", ""))
 
 
 def _pam_files() -> dict[str, str]:

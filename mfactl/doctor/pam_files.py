@@ -9,13 +9,22 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from mfa_core.errors import InvalidInput
 from mfactl.doctor.finding import Finding, Weight
+from pam_mfa.arguments import read_arguments
 
 MODULE = "pam_mfa.so"
 DEFAULT_SOCKET_DIR = "/run/mfad"
 """Where the module looks when its line does not say (PROTOCOL.md)."""
 MEANT_TO_SKIP = "pam_rootok.so"
 """Root becomes anybody without being asked: su is shipped so, and boot scripts count on it."""
+NO_FIRST_FACTOR = frozenset({
+    "pam_env.so", "pam_faildelay.so", "pam_group.so", "pam_mfa.so", "pam_nologin.so", "pam_permit.so", "pam_securetty.so",
+    "pam_succeed_if.so", "pam_warn.so",
+})  # fmt: skip
+"""Modules under ``auth`` that ask for nothing; any other one, and any include, is taken for the password."""
+_ARGUMENT = re.compile(r"\[[^\]]*\]|\S+")
+_INCLUDE = re.compile(r"^[ \t]*@include[ \t]+(\S*auth\S*)", re.MULTILINE)
 _LINE = re.compile(
     r"-?(?P<type>auth|account|password|session)\s+(?P<control>\[[^\]]*\]|\S+)\s+(?P<module>\S+)\s*(?P<args>.*)"
 ).fullmatch
@@ -50,10 +59,36 @@ def read_pam_file(text: str) -> list[PamLine]:
         found = _LINE((pending + line).strip())
         if found is not None:
             lines.append(
-                PamLine(start, found["type"], found["control"], found["module"], tuple(found["args"].split()))
+                PamLine(start, found["type"], found["control"], found["module"], _arguments(found["args"]))
             )
         pending, start = "", 0
     return lines
+
+
+def _arguments(text: str) -> tuple[str, ...]:
+    """As libpam divides them: brackets hold one argument together."""
+    words = _ARGUMENT.findall(text)
+    return tuple(word[1:-1] if word.startswith("[") and word.endswith("]") else word for word in words)
+
+
+def asks_code_alone(text: str) -> bool:
+    """Whether our module is all that the auth phase of this file asks (the recipe of *key, then code*)."""
+    auth = [line for line in read_pam_file(text) if line.type == "auth"]
+    others = any(line.module.rpartition("/")[2] not in NO_FIRST_FACTOR for line in auth)
+    asks = any(line.is_ours and "mode=combined" not in line.arguments for line in auth)
+    return asks and not others and not _included(text)
+
+
+def _included(text: str) -> list[str]:
+    """The files that the auth phase includes: Debian's ``@include common-auth``, or ``auth include`` and ``substack``."""
+    lines = [line for line in read_pam_file(text) if line.type == "auth" and line.control in {"include", "substack"}]
+    return _INCLUDE.findall(text) + [line.module for line in lines]
+
+
+def refuses_keys(text: str) -> bool:
+    """Whether the account phase refuses logins that were asked for nothing."""
+    lines = read_pam_file(text)
+    return any(line.is_ours and line.type == "account" and "require_mfa" in line.arguments for line in lines)
 
 
 def check_pam_files(files: Mapping[str, str], *, socket_dir: str, module_found: bool) -> Iterator[Finding]:
@@ -70,7 +105,7 @@ def check_pam_files(files: Mapping[str, str], *, socket_dir: str, module_found: 
     if not module_found:
         yield Finding(Weight.PROBLEM, "pam", f"{MODULE} is not installed: its services refuse all", "install the package")
     for name, lines in ours.items():
-        found = [*_check_file(name, lines, socket_dir=socket_dir)]
+        found = [*_check_file(name, lines, socket_dir=socket_dir), *_check_asked(name, files)]
         yield from found or [Finding(Weight.GOOD, "pam", name)]
 
 
@@ -79,7 +114,24 @@ def _with_ours(files: Mapping[str, str]) -> dict[str, list[PamLine]]:
     return {name: lines for name, lines in read.items() if any(line.is_ours for line in lines)}
 
 
+def _check_arguments(name: str, lines: Sequence[PamLine]) -> Iterator[Finding]:
+    """The module refuses a line whose arguments it does not know."""
+    for line in lines:
+        if not line.is_ours:
+            continue
+        try:
+            read_arguments(tuple(word.encode("utf-8", "surrogateescape") for word in line.arguments))
+        except InvalidInput as err:
+            yield Finding(Weight.PROBLEM, "pam", f"{name}:{line.number}: {err}: it refuses everybody", err.cure)
+        for word in line.arguments:
+            if word.startswith("socket_dir=") and word.endswith("/"):
+                yield Finding(
+                    Weight.PROBLEM, "pam", f"{name}:{line.number}: {word}: it refuses everybody", "take off the last slash"
+                )
+
+
 def _check_file(name: str, lines: Sequence[PamLine], *, socket_dir: str) -> Iterator[Finding]:
+    yield from _check_arguments(name, lines)
     auth = [line for line in lines if line.type == "auth"]
     for at, line in enumerate(auth):
         if not line.is_ours:
@@ -125,6 +177,24 @@ def _check_file(name: str, lines: Sequence[PamLine], *, socket_dir: str) -> Iter
         )
 
 
+def _check_asked(name: str, files: Mapping[str, str]) -> Iterator[Finding]:
+    """An account line that wants a code, in a file whose auth phase asks for none: a misspelt module name, for instance."""
+    included = _included(files[name])
+    if not included and all(line.type != "auth" for line in read_pam_file(files[name])):
+        return  # a part for others to include
+    if refuses_keys(files[name]) and not any(_asks(files.get(part, "")) for part in (name, *included)):
+        yield Finding(
+            Weight.PROBLEM,
+            "pam",
+            f"{name}: {MODULE} stands under account but not under auth: nobody is asked for a code, and all are refused",
+            f"add `auth required {MODULE}`, or mend the line that was meant to be it",
+        )
+
+
+def _asks(text: str) -> bool:
+    return any(line.is_ours and line.type == "auth" for line in read_pam_file(text))
+
+
 def _refusal_counts(control: str) -> bool:
     """Whether a failure of the module ends in a refusal."""
     if not control.startswith("["):
@@ -148,12 +218,18 @@ def _actions(control: str) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in control.strip("[]").split() if "=" in pair)
 
 
-def check_sshd(settings: Mapping[str, str] | None, *, asked: bool) -> Iterator[Finding]:
-    """Does sshd run the dialogue? ``settings`` are those of ``sshd -T`` in lower case; ``asked``: its PAM file names us."""
-    if not asked:
+def check_sshd(settings: Mapping[str, str] | str, *, pam_file: str) -> Iterator[Finding]:
+    """Does sshd run the dialogue?
+
+    ``settings`` are those of ``sshd -T`` in lower case, or what it complains of; ``pam_file`` is the text of /etc/pam.d/sshd.
+    """
+    if not any(line.is_ours for line in read_pam_file(pam_file)):
         return
-    if settings is None:
-        yield Finding(Weight.UNKNOWN, "sshd", "`sshd -T` does not answer", "run the doctor as root")
+    if isinstance(settings, str):
+        if settings:
+            yield Finding(Weight.PROBLEM, "sshd", f"`sshd -T`: {settings}", "mend /etc/ssh/sshd_config: sshd does not start so")
+        else:
+            yield Finding(Weight.UNKNOWN, "sshd", "`sshd -T` does not answer", "run the doctor as root")
         return
     good = True
     if settings.get("usepam", "no") != "yes":
@@ -168,14 +244,24 @@ def check_sshd(settings: Mapping[str, str] | None, *, asked: bool) -> Iterator[F
             "`KbdInteractiveAuthentication yes`, restart sshd",
         )
     methods = settings.get("authenticationmethods", "any")
-    if methods == "any" and settings.get("pubkeyauthentication", "yes") == "yes":
+    code_alone = asks_code_alone(pam_file)
+    if code_alone and not all("publickey" in way for way in methods.split()):
         good = False
         yield Finding(
-            Weight.WARNING,
+            Weight.PROBLEM,
             "sshd",
-            "a public key alone lets people in without a code",
-            "`AuthenticationMethods publickey,keyboard-interactive:pam keyboard-interactive:pam`",
+            f"the code alone is a login: /etc/pam.d/sshd asks no password, and AuthenticationMethods ({methods}) no key",
+            "`AuthenticationMethods publickey,keyboard-interactive:pam`, restart sshd; or have PAM ask the password",
         )
+    if methods == "any" and settings.get("pubkeyauthentication", "yes") == "yes":
+        good = False
+        seen = (
+            "a public key alone is tried first, and turned away by the account line: nobody with a key is asked for a code"
+            if refuses_keys(pam_file)
+            else "a public key alone lets people in without a code"
+        )
+        ways = "publickey,keyboard-interactive:pam" if code_alone else "keyboard-interactive:pam"
+        yield Finding(Weight.WARNING, "sshd", seen, f"`AuthenticationMethods {ways}`, restart sshd")
     if settings.get("passwordauthentication") == "yes" and methods == "any":
         good = False
         yield Finding(

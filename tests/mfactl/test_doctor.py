@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from mfactl.reasons import EXEMPTIONS, REFUSALS, UNREADY, advice
 if TYPE_CHECKING:
     from tests.mfactl.conftest import Command
 
+CONFIG = Path(__file__).parents[2] / "config"
 GOOD = """\
 auth     required  pam_unix.so
 auth     required  pam_mfa.so socket_dir=/run/mfad
@@ -143,9 +145,55 @@ def test_settings_of_sshd_that_ask_nobody_are_found(changes: dict[str, str], see
         "authenticationmethods": "publickey,keyboard-interactive:pam",
     }  # fmt: skip
 
-    assert [f.weight for f in check_sshd(settings, asked=True)] == [Weight.GOOD]
-    assert any(seen in finding.seen for finding in check_sshd(settings | changes, asked=True))
-    assert list(check_sshd(settings | changes, asked=False)) == []
+    assert [f.weight for f in check_sshd(settings, pam_file=GOOD)] == [Weight.GOOD]
+    assert any(seen in finding.seen for finding in check_sshd(settings | changes, pam_file=GOOD))
+    assert list(check_sshd(settings | changes, pam_file="auth required pam_unix.so")) == []
+
+
+@pytest.mark.parametrize("methods", ["any", "keyboard-interactive:pam", "publickey,keyboard-interactive:pam password"])
+@pytest.mark.parametrize(("recipe", "alone"), [("publickey-and-code", True), ("keyboard-interactive", False),
+                                               ("password-and-code-one-line", False)])  # fmt: skip
+def test_a_code_that_is_a_login_by_itself_is_found(methods: str, recipe: str, alone: bool) -> None:
+    """The PAM file of *key, then code* without its drop-in; and no cure that would make it so."""
+    pam_file = (CONFIG / "pam.d" / f"sshd-{recipe}").read_text()
+    settings = {"usepam": "yes", "kbdinteractiveauthentication": "yes", "authenticationmethods": methods}
+
+    found = list(check_sshd(settings, pam_file=pam_file))
+
+    assert any("code alone is a login" in finding.seen for finding in found) is alone
+    assert not any(alone and "`AuthenticationMethods keyboard" in finding.cure for finding in found)
+
+
+def test_what_sshd_complains_of_is_told() -> None:
+    """Methods that are switched off, for instance: sshd would not start."""
+    (complaint,) = check_sshd("Disabled method in AuthenticationMethods", pam_file=GOOD)
+    (nothing,) = check_sshd("", pam_file=GOOD)
+
+    assert (complaint.weight, nothing.weight) == (Weight.PROBLEM, Weight.UNKNOWN)
+    assert "Disabled method" in complaint.seen
+
+
+@pytest.mark.parametrize("argument", ["requier_mfa", "socket_dir=/run/mfad/", "mode=both", "[prompt=Code: ] no"])
+def test_an_argument_that_the_module_refuses_is_found(argument: str) -> None:
+    """Everybody would be refused."""
+    seen = problems(GOOD.replace("pam_mfa.so socket", f"pam_mfa.so {argument} socket", 1))
+
+    assert any("refuses everybody" in one for one in seen)
+    assert problems(GOOD.replace("pam_mfa.so socket", "pam_mfa.so [prompt=Code, please: ] socket", 1)) == []
+
+
+def test_an_account_line_without_its_auth_line_is_found() -> None:
+    """A misspelt module; not where an included file asks, and not in a part for others to include."""
+    misspelt = GOOD.replace("auth     required  pam_mfa.so", "auth required pam_mfad.so")
+    parts = {
+        "sshd": "@include common-auth\naccount required pam_mfa.so require_mfa\n",
+        "common-auth": "auth required pam_unix.so\nauth required pam_mfa.so\n",
+        "common-account": "account required pam_mfa.so require_mfa\n",
+    }
+    found = check_pam_files(parts, socket_dir="/run/mfad", module_found=True)
+
+    assert any("all are refused" in one for one in problems(misspelt))
+    assert {finding.weight for finding in found} == {Weight.GOOD}
 
 
 def test_the_doctor_finds_that_mfad_is_down(mfactl: Command) -> None:
