@@ -94,8 +94,8 @@ class Decision:
 
     ``factors`` are the kinds that are required (any one of them); ask :meth:`accepts`, which knows the spare ones too.
     ``grace_s`` is seconds from the first login of a known user, None for only what an administrator granted.
-    ``trust_window_s`` is seconds, 0 for none. ``grammar`` overrides the door's, unless None. ``missing`` names the condition that could not be answered when that is the reason
-    for a DENY, else it is empty.
+    ``trust_window_s`` is seconds, 0 for none. ``grammar`` overrides the door's, unless None. ``missing`` names the condition
+    that could not be answered when that is the reason for a DENY, else it is empty.
     """
 
     rule: str

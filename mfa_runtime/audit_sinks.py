@@ -62,7 +62,8 @@ class JsonLines:
 
     def _open(self) -> None:
         self.close()
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        # Non-blocking, for a queue that nobody reads: the thread that commits must not wait for it.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         self._fd = os.open(self._path, flags, 0o600)
 
 
@@ -100,6 +101,16 @@ class Syslog:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def open_sink(*, json_file: Path | None, syslog: bool) -> Sink:
+    """The sinks that a configuration names, as one."""
+    sinks: list[Sink] = []
+    if json_file is not None:
+        sinks.append(write_stderr if json_file == STDERR else JsonLines(json_file))
+    if syslog:
+        sinks.append(Syslog())
+    return join(sinks)
 
 
 def join(sinks: Sequence[Sink]) -> Sink:

@@ -88,6 +88,7 @@ class Ledger:
         self._clock = clock
         self._sink = sink
         self._deferred: deque[AttemptDecided] = deque()
+        self._told: deque[str] = deque(maxlen=MAX_DEFERRED)
 
     @property
     def keyring(self) -> Keyring:
@@ -117,6 +118,10 @@ class Ledger:
         if len(self._deferred) < MAX_DEFERRED:
             self._deferred.append(event)
 
+    def tell(self, bodies: Sequence[str]) -> None:
+        """Hand the sinks what somebody else has committed to the audit log. Any thread may call it."""
+        self._told.extend(bodies)
+
     def reload_keys(self) -> Keyring:
         """Load the keys again, because a value was sealed under one that is not here. Raises: MfaError."""
         self._keyring = self._reload_keyring()
@@ -124,10 +129,11 @@ class Ledger:
 
     def flush(self) -> None:
         """Write the events that wait. Called when there is nothing else to do, and at the end."""
-        if not self._deferred:
-            return
         try:
-            self._write([])
+            if self._deferred:
+                self._write([])
+            elif self._told:
+                self._speak([])
         except MfaError as err:
             log.error("%d audit events wait: %s", len(self._deferred), err)
 
@@ -215,8 +221,12 @@ class Ledger:
         except BaseException:
             self._deferred.extendleft(reversed(deferred))
             raise
-        self._sink(bodies)
+        self._speak(bodies)
         return [Ruling(judgement.verdict, judgement.may_enrol) for judgement in judged]
+
+    def _speak(self, bodies: Sequence[str]) -> None:
+        told = [self._told.popleft() for _ in range(len(self._told))]
+        self._sink([*told, *bodies])
 
     def _broken(self, entry: Entry, err: MfaError) -> Ruling:
         """Refuse, say why in the log, and keep the event for when the store can be written again."""

@@ -10,12 +10,13 @@ import asyncio
 import hmac
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from mfa_core import texts
 from mfa_core.audit import AttemptDecided, Outcome
@@ -71,6 +72,7 @@ class LoginEnrolment:
         *,
         keyring: Callable[[], Keyring],
         reload_keyring: Callable[[], Keyring],
+        tell: Callable[[Sequence[str]], None],
         parameters: Parameters,
         may_enrol_from: Callable[[str | None], bool],
         clock: Callable[[], float],
@@ -80,6 +82,7 @@ class LoginEnrolment:
         self._store = store
         self._keyring = keyring
         self._reload_keyring = reload_keyring
+        self._tell = tell
         self._parameters = parameters
         self._may_enrol_from = may_enrol_from
         self._clock = clock
@@ -173,8 +176,7 @@ class LoginEnrolment:
 
     def _replace_key(self, name: str) -> Secret:
         def work(keyring: Keyring) -> Secret:
-            with self._store.writing() as connection:
-                act = self._act(keyring, name)
+            with self._changing(keyring, name) as (connection, act):
                 key = replace_recovery_key(connection, act, find_user(connection, name))
                 act.record(connection, "recovery.replace_key", name)
                 return key
@@ -209,13 +211,16 @@ class LoginEnrolment:
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
-    def _act(self, keyring: Keyring, name: str) -> Act:
-        return Act(actor=f"login:{name}", now=self._clock(), random=self._random, keyring=keyring, node=self._node)
+    @contextmanager
+    def _changing(self, keyring: Keyring, name: str) -> Iterator[tuple[Connection, Act]]:
+        act = Act(actor=f"login:{name}", now=self._clock(), random=self._random, keyring=keyring, node=self._node)
+        with self._store.writing() as connection:
+            yield connection, act
+        self._tell(act.told)
 
     def _begin(self, name: str) -> Begun:
         def work(keyring: Keyring) -> Begun:
-            with self._store.writing() as connection:
-                act = self._act(keyring, name)
+            with self._changing(keyring, name) as (connection, act):
                 user = find_or_add_user(connection, act, name)
                 _may_still_enrol(user)
                 return begin(connection, act, user, self._parameters)
@@ -233,8 +238,7 @@ class LoginEnrolment:
         text = typed.reveal().decode("utf-8", "surrogateescape")
 
         def work(keyring: Keyring) -> Confirmed | None:
-            with self._store.writing() as connection:
-                act = self._act(keyring, dialogue.name)
+            with self._changing(keyring, dialogue.name) as (connection, act):
                 user = find_user(connection, dialogue.name)
                 _may_still_enrol(user)
                 outcome = confirm(connection, act, user, text, credential_id=dialogue.begun.credential_id)
@@ -262,7 +266,8 @@ class LoginEnrolment:
             state = connection.execute(select(credentials.c.state).where(credentials.c.id == confirmed.credential_id)).scalar()
             if user.locked or user.state is not EnrolmentState.ACTIVE or state != CredentialState.ACTIVE:
                 raise Conflict(f"{user.name} was locked, or the new credential taken away, before the key was acknowledged")
-            audit_log.append(connection, [event], node=self._node, keyring=self._keyring())
+            bodies = audit_log.append(connection, [event], node=self._node, keyring=self._keyring())
+        self._tell(bodies)
 
     async def stop(self) -> None:
         """Let the thread go."""

@@ -274,7 +274,10 @@ class Verification:
         with self._store.reading() as connection:
             row = accounts.one_time_row(connection, name, kind, passcode.recovery_index)
         keyring = self._ledger.keyring
-        fits = one_time_hash.matches(row.hash if row else one_time_hash.DUMMY, passcode.text, keyring=keyring)
+        stored, place = one_time_hash.DUMMY, one_time_hash.NOWHERE
+        if row is not None:
+            stored, place = row.hash, one_time_hash.place_of(row.id, row.user_id)
+        fits = one_time_hash.matches(stored, passcode.text, place, keyring=keyring)
         if row is None or not fits:
             return None
         state = ProofState.USABLE

@@ -61,12 +61,15 @@ def tail(
 
 @app.command()
 def verify(context: typer.Context, json: Json = False) -> None:
-    """Walk every chain of events: nothing missing, changed, moved or cut off."""
+    """Walk every chain of events: nothing missing, changed, moved or cut off; and no watermark lies behind what it tells."""
     from mfa_runtime.store import audit_log
+    from mfa_runtime.store.divergence import find_rolled_back
     from mfactl.session import open_session
 
     with open_session(context) as session, session.reading() as connection:
         chains = list(audit_log.verify(connection, keyring=session.keyring))
+        if rolled_back := find_rolled_back(connection):
+            chains.append(audit_log.ChainReport("(rows)", 0, tuple(rolled_back)))
     if json:
         say_json_list({"node": c.node, "events": c.events, "problems": list(c.problems)} for c in chains)
     else:

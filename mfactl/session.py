@@ -116,8 +116,14 @@ class Session:
     @contextmanager
     def changing(self) -> Iterator[tuple[Connection, Act]]:
         """One transaction of changes, with who makes them."""
+        from mfa_runtime.audit_sinks import STDERR, open_sink
+
+        act = self.act()
         with self.store.writing() as connection:
-            yield connection, self.act()
+            yield connection, act
+        # What goes to stderr is mfad's own log; there is none of it here.
+        json_file = None if self.config.audit.json_file == STDERR else self.config.audit.json_file
+        open_sink(json_file=json_file, syslog=self.config.audit.syslog)(act.told)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

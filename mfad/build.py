@@ -17,7 +17,7 @@ from mfa_core.model import FirstFactor
 from mfa_core.policy import Fit
 from mfa_core.verifier import Settings
 from mfa_runtime.administration.enrolment import Parameters
-from mfa_runtime.audit_sinks import STDERR, JsonLines, Sink, Syslog, join, write_stderr
+from mfa_runtime.audit_sinks import open_sink
 from mfa_runtime.config import Config
 from mfa_runtime.config.sections import GroupSource, PamDoor, PamMode, PamSettings, PrimaryType, PriorFactor
 from mfa_runtime.directory import CachedGroups, Groups, NoGroups
@@ -145,16 +145,6 @@ def build_groups(config: Config) -> Groups:
     )
 
 
-def build_sink(config: Config) -> Sink:
-    """Where audit events go beside the store."""
-    sinks: list[Sink] = []
-    if config.audit.json_file is not None:
-        sinks.append(write_stderr if config.audit.json_file == STDERR else JsonLines(config.audit.json_file))
-    if config.audit.syslog:
-        sinks.append(Syslog())
-    return join(sinks)
-
-
 @dataclass(slots=True)
 class Parts:
     """What runs. ``pam`` is None when that door is not configured."""
@@ -206,12 +196,14 @@ def build(config: Config) -> Parts:
     store = open_store(config.state_dir)
     reload_keyring = partial(load_ring, store, config)
     ledger = Ledger(
-        store, keyring=reload_keyring(), reload_keyring=reload_keyring, node=NODE, clock=time.time, sink=build_sink(config)
+        store, keyring=reload_keyring(), reload_keyring=reload_keyring, node=NODE, clock=time.time,
+        sink=open_sink(json_file=config.audit.json_file, syslog=config.audit.syslog),
     )
     enrolment = LoginEnrolment(
         store,
         keyring=lambda: ledger.keyring,
         reload_keyring=ledger.reload_keys,
+        tell=ledger.tell,
         parameters=build_parameters(config),
         may_enrol_from=may_enrol_from(config),
         clock=time.time,

@@ -5,7 +5,7 @@ Room rule: the only file of this package that builds audit events, so that every
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
@@ -28,11 +28,13 @@ class Act:
     random: RandomBytes
     keyring: Keyring
     node: str = LOCAL_NODE
+    told: list[str] = field(default_factory=list, compare=False, repr=False)
+    """The canonical texts of what was recorded, for the sinks, once the transaction is committed."""
 
     def record(self, connection: Connection, action: str, subject: str = "", **details: str | float) -> str:
         """Append one event in the transaction of the change; return its id. ``details`` never hold a secret or a code."""
         event = Administered(new_event_id(self.now, self.random), self.now, self.actor, action, subject, details)
-        audit_log.append(connection, [event], node=self.node, keyring=self.keyring)
+        self.told.extend(audit_log.append(connection, [event], node=self.node, keyring=self.keyring))
         return event.event_id
 
     def seal(self, connection: Connection, secret: Secret, place: Place) -> bytes:

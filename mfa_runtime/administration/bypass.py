@@ -15,7 +15,7 @@ from mfa_core.model import FactorKind, User
 from mfa_core.passcode import BYPASS_CODE_BYTES, format_bypass_code, read_passcode
 from mfa_core.secret import Secret
 from mfa_runtime.administration.act import Act
-from mfa_runtime.one_time_hash import hash_code
+from mfa_runtime.one_time_hash import hash_code, place_of
 from mfa_runtime.store.ids import take
 from mfa_runtime.store.schema import one_time_codes
 
@@ -59,13 +59,14 @@ def issue_bypass(
     replaced = _forget(connection, user)
     text = format_bypass_code(act.random(BYPASS_CODE_BYTES))
     not_after = act.now + valid_s
+    number = take(connection, "one_time_codes")
     connection.execute(
         insert(one_time_codes).values(
-            id=take(connection, "one_time_codes"),
+            id=number,
             user_id=user.id,
             kind=FactorKind.BYPASS,
             position=0,
-            hash=hash_code(read_passcode(text.encode("ascii")).text, keyring=act.keyring),
+            hash=hash_code(read_passcode(text.encode("ascii")).text, place_of(number, user.id), keyring=act.keyring),
             uses_left=uses,
             not_after=not_after,
             created_at=act.now,

@@ -20,7 +20,7 @@ from mfa_core.passcode import (
 )
 from mfa_core.secret import Secret
 from mfa_runtime.administration.act import Act
-from mfa_runtime.one_time_hash import hash_code
+from mfa_runtime.one_time_hash import hash_code, place_of
 from mfa_runtime.store.ids import take
 from mfa_runtime.store.schema import one_time_codes
 
@@ -63,14 +63,15 @@ def _forget(connection: Connection, user: User, kind: FactorKind) -> None:
 
 
 def _keep(connection: Connection, act: Act, user: User, kind: FactorKind, position: int, text: str) -> None:
+    number = take(connection, "one_time_codes")
     connection.execute(
         insert(one_time_codes).values(
-            id=take(connection, "one_time_codes"),
+            id=number,
             user_id=user.id,
             kind=kind,
             position=position,
             # Hashed in the one spelling that read_passcode gives what is typed later.
-            hash=hash_code(read_passcode(text.encode("ascii")).text, keyring=act.keyring),
+            hash=hash_code(read_passcode(text.encode("ascii")).text, place_of(number, user.id), keyring=act.keyring),
             uses_left=1,
             not_after=0.0,
             created_at=act.now,

@@ -227,13 +227,20 @@ class OneTimeRow:
     """A one-time code that a typed one could be."""
 
     id: int
+    user_id: int
     hash: str
     uses_left: int
     not_after: float
 
 
 _ONE_TIME = Prepared(
-    select(one_time_codes.c.id, one_time_codes.c.hash, one_time_codes.c.uses_left, one_time_codes.c.not_after)
+    select(
+        one_time_codes.c.id,
+        one_time_codes.c.user_id,
+        one_time_codes.c.hash,
+        one_time_codes.c.uses_left,
+        one_time_codes.c.not_after,
+    )
     .select_from(one_time_codes.join(users, users.c.id == one_time_codes.c.user_id))
     .where(
         users.c.name == bindparam("user_name"),

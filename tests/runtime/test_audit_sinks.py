@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import socket
 import sys
 import threading
@@ -73,6 +74,25 @@ def test_a_file_that_cannot_be_written_is_told_once_and_tried_again(tmp_path: Pa
     sink(LINES[1:])
     sink.close()
     assert path.read_text().splitlines() == LINES[1:]
+
+
+def test_a_queue_that_nobody_reads_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a reader it cannot be opened, with an idle one it is full at some time: neither is waited for."""
+    path = tmp_path / "audit.json"
+    os.mkfifo(path)
+    sink = JsonLines(path)
+    for idle in (False, True):
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if idle else -1
+        many = threading.Thread(target=lambda: [sink(LINES) for _ in range(10_000)], daemon=True)
+
+        many.start()
+        many.join(10)
+
+        assert not many.is_alive()
+        if idle:
+            os.close(reader)
+    assert 1 <= len(caplog.records) <= 2
+    sink.close()
 
 
 def test_a_full_disk_is_survived(caplog: pytest.LogCaptureFixture) -> None:

@@ -49,6 +49,7 @@ async def dialogues(house: Installation) -> AsyncIterator[Verification]:
         house.store,
         keyring=lambda: ledger.keyring,
         reload_keyring=ledger.reload_keys,
+        tell=ledger.tell,
         parameters=Parameters(issuer="mfad"),
         may_enrol_from=lambda source: source is not None and source != "203.0.113.1",
         clock=house.clock,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from mfa_core.model import EnrolmentState, FirstFactor, Grammar, Interaction, Requirement, SplitMode
 from mfa_core.policy import Action, Enforce, FromNetworks, InGroups, OnMissing, Policy, Rule
@@ -28,7 +28,7 @@ from mfa_runtime.key_file import KeyEncryptionKeys
 from mfa_runtime.sealing import Place
 from mfa_runtime.store import audit_log
 from mfa_runtime.store.key_table import add_data_key, drop_data_keys
-from mfa_runtime.store.schema import credentials
+from mfa_runtime.store.schema import credentials, one_time_codes
 from mfa_runtime.verification import MAX_WAITING_HASHES, Verification
 from tests.doubles import (
     ALICE,
@@ -558,9 +558,30 @@ def test_what_lies_in_the_store_gives_no_code_away(installed: Installation) -> N
     row = next(r for r in installed.rows("one_time_codes") if r["kind"] == "recovery" and r["position"] == 1)
 
     assert str(row["hash"]).startswith("$argon2id$")
-    assert one_time_hash.matches(str(row["hash"]), plain, keyring=installed.keyring())
-    assert not one_time_hash.matches(str(row["hash"]), plain, keyring=foreign)
-    assert not one_time_hash.matches("no hash", plain, keyring=foreign)
+    place = one_time_hash.place_of(int(str(row["id"])), int(str(row["user_id"])))
+    assert one_time_hash.matches(str(row["hash"]), plain, place, keyring=installed.keyring())
+    assert not one_time_hash.matches(str(row["hash"]), plain, place, keyring=foreign)
+    assert not one_time_hash.matches("no hash", plain, place, keyring=foreign)
+
+
+@pytest.mark.parametrize("how", ["hash copied", "row moved"])
+@pytest.mark.parametrize("kind", ["recovery", "recovery_key", "bypass"])
+def test_a_code_of_ones_own_in_the_row_of_another_is_nothing(installed: Installation, kind: str, how: str) -> None:
+    """core-5-25: who can write to the database has a code of his own, and puts its hash, or its row, under another name."""
+    codes, key, bypass = issue(installed, "alice")
+    issue(installed, "bob")
+    rows = {(r["user_id"], r["kind"], r["position"]): r for r in installed.rows("one_time_codes")}
+    owner, position = installed.credential_of("bob")["user_id"], 1 if kind == "recovery" else 0
+    mine, his = rows[installed.credential_of("alice")["user_id"], kind, position], rows[owner, kind, position]
+    with installed.store.writing() as connection:
+        if how == "hash copied":
+            connection.execute(update(one_time_codes).where(one_time_codes.c.id == his["id"]).values(hash=mine["hash"]))
+        else:
+            connection.execute(delete(one_time_codes).where(one_time_codes.c.id == his["id"]))
+            connection.execute(update(one_time_codes).where(one_time_codes.c.id == mine["id"]).values(user_id=owner))
+    typed = {"recovery": codes[0], "recovery_key": key, "bypass": bypass}[kind]
+
+    assert reasons(installed.in_order(attempt("bob", typed))) == ["mismatch"]
 
 
 def test_a_client_whose_name_is_no_text_is_a_client(installed: Installation) -> None:
