@@ -185,6 +185,12 @@ class Ledger:
             return [ruling for entry in entries for ruling in self._batch([entry])]
         except MfaError as err:
             return [self._broken(entry, err) for entry in entries]
+        except Exception:
+            # A row or a text that nobody thought of: whose it is shows when each is judged alone, and nothing was written.
+            if len(entries) > 1:
+                return [ruling for entry in entries for ruling in self._batch([entry])]
+            log.exception("attempt %s broke its judgement", entries[0].attempt.event_id)
+            return [self._broken(entries[0], StoreCorrupt("internal error", cure="report the traceback above"))]
 
     def _with_new_keys(self, entries: Sequence[Entry], err: UnknownKey) -> list[Ruling]:
         try:

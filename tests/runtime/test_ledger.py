@@ -308,9 +308,10 @@ def test_a_row_that_does_not_open_is_its_own_trouble(installed: Installation, ba
 
 @pytest.mark.parametrize(
     "rubbish",
-    [{"digest": "md5"}, {"kind": "magic"}, {"period_s": 0}, {"period_s": -30}, {"secret": b""}, {"last_step": 2**62}],
+    [{"digest": "md5"}, {"kind": "magic"}, {"period_s": 0}, {"period_s": -30}, {"secret": b""}, {"last_step": 2**62},
+     {"drift_steps": "x"}, {"drift_steps": 2**62}, {"last_step": "x"}, {"digits": -1}],
     ids=lambda values: "-".join(map(str, next(iter(values.items())))),
-)
+)  # fmt: skip
 def test_a_row_of_rubbish_is_its_own_trouble(installed: Installation, rubbish: dict[str, object]) -> None:
     """core-5-25: whatever somebody wrote into alice's row, she is refused and bob in the same batch is not."""
     _break(installed, "alice", **rubbish)
