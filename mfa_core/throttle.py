@@ -3,7 +3,7 @@
 Room rule: pure arithmetic over three records; no name, no store, no clock. The rules in one place:
 
 * Every evaluated code is charged before it is looked at, and only a success takes the charge back.
-* Three failures are free, then one has to wait 1, 2, 4 ... 900 seconds after each (about 17 guesses a day). A hundred
+* Three failures are free, then one has to wait 1, 2, 4 ... 900 seconds after each (4 guesses an hour in the end). A hundred
   consecutive ones, over all lanes, sessions and doors, lock the account until an administrator or a recovery code clears it
   (NIST SP 800-63B-4 section 3.2.2).
 * A source from which this user succeeded within 30 days has a lane of its own: a stranger who guesses makes himself wait, not
