@@ -124,7 +124,7 @@ def why(
         found = [json_text.loads(entry.body) for entry in audit_log.find(connection, event.strip().upper())]
         found = found or [json_text.loads(entry.body) for entry in audit_log.find(connection, event.strip())]
     if not found:
-        raise NotFound(f"there is no event {event[:64]!a}", cure="see `mfactl audit tail`; old events are removed in time")
+        raise NotFound(f"there is no event {event[:64]!a}", cure="see `mfactl audit tail`")
     if json:
         say_json([body | {"advice": advice(body).meaning, "cure": advice(body).cure} for body in found])
         return

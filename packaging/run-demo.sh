@@ -19,7 +19,7 @@ cat <<TEXT
 Demo user "$user": scan the code with an authenticator app, or use the key $secret
 In another terminal, in this folder ($PWD):
 
-  a PAM login that is let in (run it again at once: the code is spent, and refused):
+  a PAM login that is let in (run it again within the half minute: the code is spent, and refused):
     .venv/bin/python -c 'import pyotp; print(pyotp.TOTP("$secret").now())' | .venv/bin/mfactl --config $MFAD_CONFIG pam test $user
 
   the same with your own phone:
