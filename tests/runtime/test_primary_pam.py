@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +83,25 @@ def test_bytes_that_no_password_holds_are_a_no(password: bytes) -> None:
 
     with contextlib.suppress(PrimaryUnavailable):  # a host without /etc/pam.d/other
         assert asyncio.run(run()) is False
+
+
+GUESS = """
+import asyncio
+from mfa_core.secret import Secret
+from mfa_runtime.primary_pam import PamPrimary
+from tests.doubles import attempt
+print(asyncio.run(PamPrimary("mfad-test", timeout_s=20).check("root", Secret(b"wrong"), attempt())))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can put a service into /etc/pam.d, in a mount namespace")
+def test_a_wrong_password_holds_no_thread_while_libpam_would_sleep(tmp_path: Path) -> None:
+    """pam_unix asks for two seconds after each: a handful of guesses would refuse everybody's password."""
+    (tmp_path / "mfad-test").write_text("auth optional pam_faildelay.so delay=60000000\nauth required pam_deny.so\n")
+
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/pam.d && exec "$@"', tmp_path, sys.executable, "-c", GUESS],
+        capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+
+    assert done.stdout == "False\n", done.stderr
