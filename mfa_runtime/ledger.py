@@ -271,7 +271,14 @@ class _Sitting:
         self._now = now
         names = list({entry.name for entry in entries if entry.name})
         self._accounts = accounts.load(connection, names, keyring) if names else {}
-        keys = {key for entry in entries for key in self._keys(entry) if key}
+        # A question is answered from the throttle only where a trust window may hold.
+        keys = {
+            key
+            for entry in entries
+            if entry.attempt.typed is not None or entry.decision.trust_window_s
+            for key in self._keys(entry)
+            if key
+        }
         self._records = accounts.load_records(connection, list(keys)) if keys else {}
         self._changed: dict[str, Record] = {}
         self._spent: dict[int, Credential] = {}

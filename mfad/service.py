@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -57,6 +58,9 @@ async def serve(config: Config, load: Callable[[], Config], notifier: Notifier) 
             asyncio.create_task(_every(HIGH_WATER_EVERY_S, lambda: high_water.write(parts.store))),
             asyncio.create_task(_watchdog(notifier)),
         ]
+        # What start-up has made stays: the collector need not walk it again and again while somebody waits to be let in.
+        gc.collect()
+        gc.freeze()
         notifier.ready()
         sys.stderr.write(f"mfad: ready, pid {os.getpid()}, {_listening(config)}\n")
         sys.stderr.flush()

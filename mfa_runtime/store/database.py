@@ -92,40 +92,59 @@ class Session:
         self._engine = engine
         self._connection: Connection | None = None
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> _Transaction:
         """As :meth:`Store.reading`."""
-        with self._transaction("BEGIN") as connection:
-            yield connection
+        return _Transaction(self, "BEGIN")
 
-    @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self) -> _Transaction:
         """As :meth:`Store.writing`."""
-        with self._transaction("BEGIN IMMEDIATE") as connection:
-            yield connection
+        return _Transaction(self, "BEGIN IMMEDIATE")
 
-    @contextmanager
-    def _transaction(self, begin: str) -> Iterator[Connection]:
-        with translated():
-            connection = self._connection
-            if connection is None:
-                connection = self._connection = self._engine.connect()
-            raw: Any = connection.connection.driver_connection
-            try:
-                if connection.dialect.name == "sqlite":
-                    raw.execute(begin)  # other drivers begin by themselves
-                yield connection
-                raw.commit()
-            except BaseException:
-                # Closing rolls back; after a failure nothing is known of the connection but that.
-                self.close()
-                raise
+    def connect(self) -> Connection:
+        """The kept connection, opened if there is none."""
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
 
     def close(self) -> None:
         """Let go of the connection; the next transaction opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+class _Transaction:
+    """One transaction of a session. A class, and not a generator as its slower siblings are: every login has two."""
+
+    __slots__ = ("_begin", "_raw", "_session")
+
+    def __init__(self, session: Session, begin: str) -> None:
+        self._session = session
+        self._begin = begin
+
+    def __enter__(self) -> Connection:
+        with translated():
+            connection = self._session.connect()
+            raw: Any = connection.connection.driver_connection
+            self._raw = raw
+            if connection.dialect.name == "sqlite":
+                try:
+                    raw.execute(self._begin)  # other drivers begin by themselves
+                except BaseException:
+                    self._session.close()
+                    raise
+            return connection
+
+    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, _traceback: object) -> None:
+        with translated():
+            try:
+                if err is not None:
+                    raise err
+                self._raw.commit()
+            except BaseException:
+                # Closing rolls back; after a failure nothing is known of the connection but that.
+                self._session.close()
+                raise
 
 
 def connect(path: Path) -> Store:
