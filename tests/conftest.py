@@ -23,3 +23,12 @@ def installed(tmp_path: Path) -> Iterator[Installation]:
     installation = install(tmp_path)
     yield installation
     installation.close()
+
+
+@pytest.fixture(autouse=True)
+def umask_of_its_own() -> Iterator[None]:
+    """A restore makes files private from there on, which must not reach tests that act as another user."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
