@@ -142,8 +142,8 @@ def grace_deadline(granted_until: float, *, now: float, days: int) -> float:
     """
     if not MIN_GRACE_DAYS <= days <= MAX_GRACE_DAYS:
         raise InvalidInput(
-            f"{days} days of grace, expected {MIN_GRACE_DAYS} to {MAX_GRACE_DAYS}",
-            cure="to require the second factor at once, let the user enrol and leave the grace out",
+            f"{days} days of grace, {MIN_GRACE_DAYS} to {MAX_GRACE_DAYS} are possible",
+            cure="`--days 1` is the shortest; to require it at once, say `grace: 0` in the policy rule",
         )
     deadline = now + days * _DAY_S
     return min(granted_until, deadline) if granted_until > 0 else deadline

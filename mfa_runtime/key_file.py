@@ -21,6 +21,7 @@ from mfa_runtime.sealing import KEY_BYTES, RandomBytes, key_id
 
 _MAGIC = "mfad-key-1"
 _MAX_BYTES = 4096
+_RESTORE = "restore the key file from where it was kept; for a new installation, which has no store yet, run `mfactl init`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def parse_key_file(text: bytes, *, where: str) -> KeyEncryptionKeys:
             )
         keys.append(key)
     if not keys:
-        raise ConfigurationError(f"{where}: holds no key", cure="run `mfactl init`, or restore the key file")
+        raise ConfigurationError(f"{where}: holds no key", cure=_RESTORE)
     return KeyEncryptionKeys(tuple(keys))
 
 
@@ -134,9 +135,7 @@ def _read(path: Path, *, ours_only: bool) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as err:
-        raise ConfigurationError(
-            f"{path}: there is no key file", cure="run `mfactl init`, or restore the key file"
-        ) from err
+        raise ConfigurationError(f"{path}: there is no key file", cure=_RESTORE) from err
     except OSError as err:
         raise ConfigurationError(
             f"{path}: cannot be opened as a key file: {err.strerror}", cure="it must be a plain file that mfad may read"

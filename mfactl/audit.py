@@ -13,7 +13,7 @@ import typer
 from mfa_core.errors import InvalidInput, NotFound
 from mfactl.exit_codes import ExitCode
 from mfactl.options import Json
-from mfactl.output import moment, note, printable, say, say_json, say_json_list
+from mfactl.output import counted, moment, note, printable, say, say_json, say_json_list
 
 if TYPE_CHECKING:
     from mfa_runtime.store.audit_log import Entry
@@ -74,7 +74,7 @@ def verify(context: typer.Context, json: Json = False) -> None:
         say_json_list({"node": c.node, "events": c.events, "problems": list(c.problems)} for c in chains)
     else:
         for chain in chains:
-            say(f"{chain.node}: {chain.events:,} events, {'whole' if not chain.problems else 'BROKEN'}")
+            say(f"{chain.node}: {counted(chain.events, 'event')}, {'whole' if not chain.problems else 'BROKEN'}")
             for problem in chain.problems:
                 note(f"  {problem}")
     if any(chain.problems for chain in chains):
@@ -107,7 +107,7 @@ def export(
         if out is not sys.stdout:
             out.close()
     if file is not None:
-        say(f"{count:,} events")
+        say(counted(count, "event"))
 
 
 def why(

@@ -17,12 +17,17 @@ from mfactl.session import actor, credentials_directory, open_session, read_conf
 File = Annotated[Path, typer.Argument(metavar="FILE")]
 
 
-def backup(context: typer.Context, file: File, json: Json = False) -> None:
+def backup(
+    context: typer.Context,
+    file: File,
+    json: Json = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
+) -> None:
     """Write the whole store to FILE while mfad runs. The key file is not in it: keep that elsewhere."""
     from mfa_runtime.administration.backup import back_up
 
     with open_session(context) as session:
-        report = back_up(session.store, session.act(), file)
+        report = back_up(session.store, session.act(), file, force=force)
         source = session.config.key_source
     if json:
         say_json(

@@ -65,18 +65,19 @@ def enrol(
         return
     from mfactl.qr import draw
 
-    # The QR code comes last, with one line after it: a terminal of 24 rows then shows the whole of it.
+    # The QR code comes after the rest, with one line after it: a terminal of 24 rows then shows the whole of it. That line is
+    # what is needed next, or what is shown only now: a larger code may scroll off all that stands above it.
     say(uri)
     say(f"Key: {' '.join(secret[at : at + 4] for at in range(0, len(secret), 4))}")
     if recovery_key is not None:
-        say(f"Recovery key, shown only now; an earlier one stops working: {recovery_key}")
+        say(f"{canonical}: credential {begun.credential_id} is active. An earlier recovery key stops working.")
     drawn = draw(begun.uri)
     if drawn:
         say(drawn)
     if recovery_key is None:
         say(f"Now: mfactl confirm {canonical} CODE  (until {moment(begun.expires_at)[11:]})")
     else:
-        say(f"{canonical}: credential {begun.credential_id} is active")
+        say(f"Recovery key, shown only now: {recovery_key}")
 
 
 def confirm(

@@ -69,6 +69,11 @@ def say_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
     return count - 1
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 rule``, ``2 rules``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def moment(at: float) -> str:
     """A Unix time for people: UTC to the second; ``-`` for never."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at > 0 else "-"

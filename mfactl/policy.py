@@ -11,7 +11,7 @@ from mfa_core.errors import InvalidInput
 from mfa_core.identity import normalise
 from mfa_core.model import Door
 from mfactl.options import Json
-from mfactl.output import say, say_columns, say_json
+from mfactl.output import counted, say, say_columns, say_json
 from mfactl.session import read_configuration
 
 app = typer.Typer(help="The policy: check it, explain a decision.", no_args_is_help=True)
@@ -25,7 +25,7 @@ def check(context: typer.Context, json: Json = False) -> None:
     if json:
         say_json({"ok": True, "rules": len(config.policy.rules), "doors": doors})
     else:
-        say(f"The configuration is sound: {len(config.policy.rules)} rules, doors {', '.join(doors)}.")
+        say(f"The configuration is sound: {counted(len(config.policy.rules), 'rule')}, doors {', '.join(doors)}.")
 
 
 @app.command()

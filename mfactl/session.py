@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SYSTEM_CONFIG = Path("/etc/mfad/mfad.yaml")
 CONFIG_VARIABLE = "MFAD_CONFIG"
+_BUILT_IN = "the built-in configuration"
 SKELETON = """\
 # mfad. Relative paths start at the folder of this file; config/mfad.yaml of the distribution explains every key.
 role: standalone
@@ -79,12 +80,21 @@ def read_configuration(context: typer.Context) -> Config:
     """
     from mfa_runtime.config import load_config, load_config_text
 
-    path = options_of(context).config
-    if path is None and SYSTEM_CONFIG.exists():
-        path = SYSTEM_CONFIG
+    path = _configuration_path(context)
     if path is not None:
         return load_config(path)
-    return load_config_text(SKELETON, name="the built-in configuration", base=Path.cwd())
+    return load_config_text(SKELETON, name=_BUILT_IN, base=Path.cwd())
+
+
+def configuration_name(context: typer.Context) -> str:
+    """What :func:`read_configuration` reads, for people."""
+    path = _configuration_path(context)
+    return _BUILT_IN if path is None else str(path)
+
+
+def _configuration_path(context: typer.Context) -> Path | None:
+    path = options_of(context).config
+    return SYSTEM_CONFIG if path is None and SYSTEM_CONFIG.exists() else path
 
 
 def credentials_directory() -> str | None:

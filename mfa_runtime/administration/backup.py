@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mfa_core.errors import InvalidInput
+from mfa_core.errors import Conflict, InvalidInput
 from mfa_runtime.administration.act import Act
 from mfa_runtime.store.database import Store, read_meta
 from mfa_runtime.store.snapshot import copy_store, sync_directory
@@ -21,10 +22,13 @@ class BackupReport:
     generation: int
 
 
-def back_up(store: Store, act: Act, target: Path) -> BackupReport:
-    """Write a backup to ``target``, which is replaced in one rename when the backup is whole and durable.
+def back_up(store: Store, act: Act, target: Path, *, force: bool = False) -> BackupReport:
+    """Write a backup to ``target``, which appears in one rename when the backup is whole and durable.
+
+    With ``force`` that rename replaces a file of this name.
 
     Raises:
+        Conflict: there is such a file, and no ``force``.
         InvalidInput: ``target`` is the store itself, or no place for a file.
         StoreFull, StoreUnavailable: it cannot be written.
     """
@@ -36,6 +40,8 @@ def back_up(store: Store, act: Act, target: Path) -> BackupReport:
         raise InvalidInput(f"{target}: is a directory", cure="name a file in it")
     if not target.absolute().parent.is_dir():
         raise InvalidInput(f"{target.absolute().parent}: is not a directory", cure="make it first")
+    if not force and os.path.lexists(target):
+        raise Conflict(f"{target}: is there already", cure="name a file that is not there, or replace it with --force")
     with store.writing() as connection:
         # Before the copy: the backup tells of itself, and a restored store knows where it came from.
         act.record(connection, "backup.make", target.name)

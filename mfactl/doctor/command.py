@@ -13,8 +13,8 @@ from mfactl.doctor.installation import check_clock, check_key, check_sockets, ch
 from mfactl.doctor.pam_files import MODULE, check_pam_files, check_sshd
 from mfactl.exit_codes import ExitCode
 from mfactl.options import Json
-from mfactl.output import printable, say, say_json
-from mfactl.session import read_configuration
+from mfactl.output import counted, printable, say, say_json
+from mfactl.session import configuration_name, read_configuration
 
 PAM_DIRECTORY = Path("/etc/pam.d")
 MODULE_DIRECTORIES = ("/lib", "/usr/lib", "/lib64", "/usr/lib64")
@@ -42,7 +42,7 @@ def _findings(context: typer.Context) -> Iterator[Finding]:
         for line in str(err).splitlines():
             yield Finding(Weight.PROBLEM, "config", line, err.cure)
         return
-    yield Finding(Weight.GOOD, "config", f"{len(config.policy.rules)} rules")
+    yield Finding(Weight.GOOD, "config", f"{configuration_name(context)}: {counted(len(config.policy.rules), 'rule')}")
     yield from check_key(config)
     yield from check_store(config)
     yield from check_clock()

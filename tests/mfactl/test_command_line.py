@@ -118,6 +118,15 @@ def test_the_qr_code_fits_a_small_terminal(mfactl: Command) -> None:
     assert len(rows[-1]) <= 80
 
 
+def test_the_recovery_key_stands_below_a_large_qr_code(mfactl: Command) -> None:
+    """It is shown only once, and must not scroll off."""
+    answer = mfactl("enrol", "alice", "--no-confirm", "--digits", "8", "--digest", "sha256")
+
+    rows = answer.out.rstrip("\n").split("\n")
+    assert any("█" in row for row in rows[:-1])
+    assert re.fullmatch(r"Recovery key, shown only now: (?:[0-9A-Z]{4}-){5}[0-9A-Z]{4}", rows[-1])
+
+
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
@@ -152,6 +161,16 @@ def test_grace_has_bounds(mfactl: Command) -> None:
     mfactl("user", "add", "alice")
 
     assert [mfactl("user", "require", "alice", "--days", days).status for days in ("0", "366", "365")] == [2, 2, 0]
+
+
+def test_no_grace_says_what_is_the_shortest(mfactl: Command) -> None:
+    """Leaving the option out would give a week."""
+    mfactl("user", "add", "alice")
+
+    said = mfactl("user", "require", "alice", "--days", "0").err
+
+    assert "1 to 365 are possible" in said
+    assert "`--days 1` is the shortest" in said
 
 
 def test_a_refusal_says_cause_and_cure(mfactl: Command) -> None:
@@ -303,6 +322,15 @@ def test_a_policy_is_checked_and_explained(mfactl: Command) -> None:
     assert mfactl("policy", "explain", "--user", "alice", "--source", "nowhere").status == ExitCode.USAGE
 
 
+def test_one_rule_is_counted_as_one(mfactl: Command, tmp_path: Path) -> None:
+    """And the doctor says of which file."""
+    config = tmp_path / "mfad.yaml"
+    config.write_text(config.read_text().replace("policy: []", "policy: [{id: only, when: {user: bob}}]"))
+
+    assert "1 rule," in mfactl("policy", "check").out
+    assert f"{config}: 1 rule\n" in mfactl("doctor").out
+
+
 def test_a_list_of_uris_is_imported_once(mfactl: Command, tmp_path: Path) -> None:
     """Rehearsed, done, done again; a bad row ends with status 1 and a report of every row."""
     (tmp_path / "list").write_text(f"otpauth://totp/A:carol?secret={'A' * 32}\n")
@@ -352,6 +380,19 @@ def test_backup_rotation_and_restore_go_together(mfactl: Command, tmp_path: Path
     assert restored.json["replaced_store_was_read"] is True
     assert mfactl("key", "status", "--json").json["unfinished_rotation"] is False
     assert (tmp_path / "old.kek").exists()
+
+
+def test_a_backup_replaces_a_file_only_when_told_to(mfactl: Command, tmp_path: Path) -> None:
+    """It may be the only good one."""
+    (tmp_path / "old.db").write_text("precious")
+
+    refused = mfactl("backup", "old.db")
+    kept = (tmp_path / "old.db").read_text()
+    forced = mfactl("backup", "old.db", "--force")
+
+    assert (refused.status, kept, forced.status) == (ExitCode.CONFLICT, "precious", 0)
+    assert "--force" in refused.err
+    assert "backup.make" in mfactl("audit", "tail", "-n", "1").out
 
 
 def test_status_counts(mfactl: Command) -> None:

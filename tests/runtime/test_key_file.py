@@ -90,6 +90,7 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no key file") as refused:
         load_key_source(str(tmp_path / "none"), credentials_directory=None)
 
+    assert refused.value.cure.startswith("restore the key file from where it was kept")
     assert "mfactl init" in refused.value.cure
 
 
