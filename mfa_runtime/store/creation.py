@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
+import os
 from pathlib import Path
 
 from sqlalchemy import insert
 
 from mfa_runtime.key_file import KeyEncryptionKeys
 from mfa_runtime.sealing import RandomBytes
-from mfa_runtime.store.database import STORE_FILE, Store, connect, read_meta, restrict_file_mode
+from mfa_runtime.store.database import STORE_FILE, Store, connect, read_meta
 from mfa_runtime.store.key_table import create_keys
 from mfa_runtime.store.schema import meta
 from mfa_runtime.store.versions import bring_up_to_date
@@ -28,8 +29,9 @@ def ensure_store(state_dir: Path, keks: KeyEncryptionKeys, *, now: float, random
     Raises:
         StoreUnavailable, StoreCorrupt, ConfigurationError: as opening a store does.
     """
-    restrict_file_mode()
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # SQLite gives its log and index files the mode of the database.
+    os.close(os.open(state_dir / STORE_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     store = connect(state_dir / STORE_FILE)
     bring_up_to_date(store)
     with store.writing() as connection:
