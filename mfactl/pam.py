@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import getpass
 import os
+import pwd
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mfa_core.secret import Secret
 from mfactl.options import Name
 from mfactl.output import say
+
+if TYPE_CHECKING:
+    from pam_mfa.trial import Outcome
 
 app = typer.Typer(help="Try the PAM door.", no_args_is_help=True)
 
@@ -59,5 +63,22 @@ def try_login(
     outcome = authenticate(
         name, service=service, module=find_module(module), arguments=words, rhost=rhost, talk=talk
     )
-    say(f"{outcome.code} {outcome.meaning}")
+    say(f"{outcome.code} {meaning_for(outcome, name, os.geteuid())}")
     raise typer.Exit(0 if outcome.code == 0 else 1)
+
+
+_PERM_DENIED = 6
+
+
+def meaning_for(outcome: Outcome, name: str, uid: int) -> str:
+    """What libpam's answer means to somebody of this uid who tried ``name``."""
+    if outcome.code == _PERM_DENIED and uid != 0 and name not in _names_of(uid):
+        return "PAM_PERM_DENIED: only yourself can be tried without root"
+    return outcome.meaning
+
+
+def _names_of(uid: int) -> tuple[str, ...]:
+    try:
+        return (pwd.getpwuid(uid).pw_name,)
+    except KeyError:
+        return ()

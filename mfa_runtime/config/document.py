@@ -33,7 +33,9 @@ _WRITTEN_PLAINLY = {
         "null": "construct_yaml_null",
     }.items()
 }
-_QUOTED = re.compile(r"""(['"]).{2,}\1""")
+_QUOTED = re.compile(r"""(['"])(?!<[a-z ]+>\1).{2,}\1""")
+"""A piece of the file, but not the name of a token (``'<block mapping start>'``)."""
+_READING = re.compile("while (?:parsing|scanning) (.+)").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,25 +100,36 @@ def read_document(text: bytes, *, name: str) -> tuple[Document, list[Problem]]:
         line = decoded.count("\n", 0, err.position) + 1
         raise refuse(line, "a control character", "printable text", "delete it") from None
     except yaml.MarkedYAMLError as err:
-        # The mark's snippet and quoted words are pieces of the file, and so perhaps of a secret.
         mark = err.problem_mark or err.context_mark
-        seen = _QUOTED.sub("a name", err.problem or err.context or "text that is not YAML")
-        begun = err.context_mark
-        since = f" (in what begins in line {begun.line + 1})" if begun is not None and mark is not begun else ""
         raise refuse(
             mark.line + 1 if mark is not None else 0,
-            seen + since,
-            "YAML",
+            f"the file is not YAML: {_told(err)}",
+            "",
             "indent with blanks, and put texts that hold : # { [ * & ! % in quotes",
         ) from None
     except yaml.YAMLError:
-        raise refuse(0, "text that is not YAML", "YAML", "compare it with config/mfad.yaml") from None
+        raise refuse(0, "the file is not YAML", "", "compare it with config/mfad.yaml") from None
     except _TooMuch as err:
         bounds = f"at most {MAX_DEPTH} levels and {MAX_NODES} values"
         raise refuse(err.line, f"too many {err.of}", bounds, "keep lists of users in the store or in groups") from None
     if node is None:
         return Document(name, {}), []
     return _Reading(name, loader).document(node)
+
+
+def _told(err: yaml.MarkedYAMLError) -> str:
+    """What the parser stumbled over, and in what. Snippet and quoted words may be pieces of a secret."""
+
+    def plain(text: str | None) -> str:
+        return _QUOTED.sub("a name", (text or "").replace(r"character '\t'", "a tab"))
+
+    problem, context, begun = plain(err.problem), plain(err.context), err.context_mark
+    reading = _READING(context)
+    if reading is None:
+        return ", ".join(filter(None, (context, problem)))
+    if begun is None:
+        return problem
+    return f"{problem} (while reading {reading[1]} that begins in line {begun.line + 1})"
 
 
 @dataclass(slots=True)

@@ -17,7 +17,10 @@ _SHOWN_CHARS = 60
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake. ``line`` counts from 1, 0 for the file as a whole; ``key`` is a path such as ``policy[2].when``."""
+    """One mistake. ``line`` counts from 1, 0 for the file as a whole; ``key`` is a path such as ``policy[2].when``.
+
+    With an empty ``expected``, ``seen`` is a whole sentence.
+    """
 
     file: str
     line: int
@@ -30,7 +33,8 @@ class Problem:
         place = f"{self.file}:{self.line}" if self.line else self.file
         key = f"{self.key}: " if self.key else ""
         mend = f"; {self.cure}" if self.cure else ""
-        return f"{place}: {key}seen {self.seen}, expected {self.expected}{mend}"
+        told = f"seen {self.seen}, expected {self.expected}" if self.expected else self.seen
+        return f"{place}: {key}{told}{mend}"
 
 
 class ConfigurationProblems(ConfigurationError):

@@ -42,6 +42,8 @@ def _findings(context: typer.Context) -> Iterator[Finding]:
         for line in str(err).splitlines():
             yield Finding(Weight.PROBLEM, "config", line, err.cure)
         return
+    from mfa_runtime.config.sections import PriorFactor
+
     yield Finding(Weight.GOOD, "config", f"{configuration_name(context)}: {counted(len(config.policy.rules), 'rule')}")
     yield from check_key(config)
     yield from check_store(config)
@@ -49,7 +51,12 @@ def _findings(context: typer.Context) -> Iterator[Finding]:
     yield from check_sockets(config)
     if config.doors.pam is not None:
         files = _pam_files()
-        yield from check_pam_files(files, socket_dir=str(config.doors.pam.socket_dir), module_found=_module_found())
+        yield from check_pam_files(
+            files,
+            socket_dir=str(config.doors.pam.socket_dir),
+            module_found=_module_found(),
+            promised={name for name in files if config.doors.pam.settings_for(name).first_factor is PriorFactor.DONE},
+        )
         yield from check_sshd(sshd_settings(), pam_file=files.get("sshd", ""))
 
 

@@ -6,7 +6,7 @@ Room rule: pure functions over the text of files; reading them is the caller's. 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mfa_core.errors import InvalidInput
@@ -23,6 +23,10 @@ NO_FIRST_FACTOR = frozenset({
     "pam_succeed_if.so", "pam_warn.so",
 })  # fmt: skip
 """Modules under ``auth`` that ask for nothing; any other one, and any include, is taken for the password."""
+PASSWORD_MODULES = frozenset({
+    "pam_deny.so", "pam_krb5.so", "pam_ldap.so", "pam_sss.so", "pam_systemd_home.so", "pam_unix.so", "pam_winbind.so",
+})  # fmt: skip
+"""Modules that fail when the password is wrong, and pam_deny, to which others jump then."""
 _ARGUMENT = re.compile(r"\[[^\]]*\]|\S+")
 _INCLUDE = re.compile(r"^[ \t]*@include[ \t]+(\S*auth\S*)", re.MULTILINE)
 _LINE = re.compile(
@@ -91,8 +95,10 @@ def refuses_keys(text: str) -> bool:
     return any(line.is_ours and line.type == "account" and "require_mfa" in line.arguments for line in lines)
 
 
-def check_pam_files(files: Mapping[str, str], *, socket_dir: str, module_found: bool) -> Iterator[Finding]:
-    """Look at every file (name to text) that names our module."""
+def check_pam_files(
+    files: Mapping[str, str], *, socket_dir: str, module_found: bool, promised: Container[str] = ()
+) -> Iterator[Finding]:
+    """Look at every file (name to text) that names our module. ``promised`` are services of ``first_factor: done``."""
     ours = _with_ours(files)
     if not ours:
         yield Finding(
@@ -106,6 +112,7 @@ def check_pam_files(files: Mapping[str, str], *, socket_dir: str, module_found: 
         yield Finding(Weight.PROBLEM, "pam", f"{MODULE} is not installed: its services refuse all", "install the package")
     for name, lines in ours.items():
         found = [*_check_file(name, lines, socket_dir=socket_dir), *_check_asked(name, files)]
+        found += _check_promise(name, lines, files, promised=name in promised)
         yield from found or [Finding(Weight.GOOD, "pam", name)]
 
 
@@ -189,6 +196,40 @@ def _check_asked(name: str, files: Mapping[str, str]) -> Iterator[Finding]:
             f"{name}: {MODULE} stands under account but not under auth: nobody is asked for a code, and all are refused",
             f"add `auth required {MODULE}`, or mend the line that was meant to be it",
         )
+
+
+def _check_promise(
+    name: str, lines: Sequence[PamLine], files: Mapping[str, str], *, promised: bool
+) -> Iterator[Finding]:
+    """``first_factor=done`` says that nobody comes to our line with a wrong password. Does the stack end before it?"""
+    for line in lines:
+        if not line.is_ours or line.type != "auth" or not (promised or "first_factor=done" in line.arguments):
+            continue
+        for where, earlier in _before(name, line, files):
+            if earlier.module.rpartition("/")[2] in PASSWORD_MODULES and _goes_on(earlier.control):
+                yield Finding(
+                    Weight.WARNING,
+                    "pam",
+                    f"{name}:{line.number}: first_factor=done, but after a wrong password {earlier.module} in "
+                    f"{where}:{earlier.number} ({earlier.control}) goes on to it",
+                    "write `requisite` there, or take first_factor=done out (*Password, then code* in docs/pam.md)",
+                )
+
+
+def _before(name: str, ours: PamLine, files: Mapping[str, str]) -> Iterator[tuple[str, PamLine]]:
+    """The auth lines that are asked before ours, each with its file; what is included there is read one level deep."""
+    above = "\n".join(files[name].splitlines()[: ours.number - 1])
+    for where in (name, *_included(above)):
+        text = above if where == name else files.get(where, "")
+        yield from ((where, line) for line in read_pam_file(text) if line.type == "auth")
+
+
+def _goes_on(control: str) -> bool:
+    """Whether a failure here is remembered, and the rest asked all the same."""
+    if not control.startswith("["):
+        return control == "required"
+    actions = _actions(control)
+    return actions.get("auth_err", actions.get("default", "bad")) == "bad"
 
 
 def _asks(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import socket
 import stat
@@ -21,7 +22,9 @@ from mfa_core.oath import code_at, step_at
 from mfa_core.otpauth import decode_base32, decode_key_uri
 from mfa_runtime.config import load_config, load_config_text
 from mfactl.exit_codes import ExitCode, exit_code_of
+from mfactl.pam import meaning_for
 from mfactl.session import SKELETON, SYSTEM_CONFIG, skeleton_for
+from pam_mfa.trial import MEANINGS, Outcome
 
 if TYPE_CHECKING:
     from tests.mfactl.conftest import Command
@@ -320,6 +323,17 @@ def test_a_policy_is_checked_and_explained(mfactl: Command) -> None:
     assert (told.json["rule"], told.json["action"]) == ("default", "require")
     assert mfactl("policy", "explain", "--user", "alice").status == 0
     assert mfactl("policy", "explain", "--user", "alice", "--source", "nowhere").status == ExitCode.USAGE
+
+
+def test_a_trial_of_somebody_else_is_explained() -> None:
+    """mfad lets an ordinary user ask about herself only; root, and her own refusal, mean what they meant."""
+    refused = Outcome(6, "Permission denied", MEANINGS[6])
+    wrong = Outcome(7, "Authentication failure", MEANINGS[7])
+    nobody = pwd.getpwnam("nobody").pw_uid
+
+    assert "only yourself can be tried without root" in meaning_for(refused, "alice", nobody)
+    assert meaning_for(refused, "nobody", nobody) == meaning_for(refused, "alice", 0) == MEANINGS[6]
+    assert meaning_for(wrong, "alice", nobody) == MEANINGS[7]
 
 
 def test_one_rule_is_counted_as_one(mfactl: Command, tmp_path: Path) -> None:

@@ -196,6 +196,41 @@ def test_an_account_line_without_its_auth_line_is_found() -> None:
     assert {finding.weight for finding in found} == {Weight.GOOD}
 
 
+@pytest.mark.parametrize("control", ["required", "[success=ok default=bad]"])
+@pytest.mark.parametrize("included", [False, True])
+def test_a_promise_that_the_stack_does_not_keep_is_found(control: str, included: bool) -> None:
+    """Who typed a wrong password would be told reasons, and offered an enrolment."""
+    password = f"auth {control} pam_unix.so"
+    files = {
+        "sshd": GOOD.replace("auth     required  pam_unix.so", "@include common-auth" if included else password),
+        "common-auth": password,
+    }
+
+    def seen(files: dict[str, str], promised: tuple[str, ...]) -> list[str]:
+        found = check_pam_files(files, socket_dir="/run/mfad", module_found=True, promised=promised)
+        return [finding.seen for finding in found if finding.weight is Weight.WARNING]
+
+    in_line = files | {"sshd": files["sshd"].replace("pam_mfa.so socket", "pam_mfa.so first_factor=done socket", 1)}
+    kept = {name: text.replace(password, "auth requisite pam_unix.so") for name, text in in_line.items()}
+
+    assert seen(files, ()) == []
+    for found in (seen(files, ("sshd",)), seen(in_line, ())):
+        (told,) = found
+        assert f"pam_unix.so in {'common-auth' if included else 'sshd'}:1 ({control}) goes on" in told
+    assert seen(kept, ("sshd",)) == []
+
+
+@pytest.mark.parametrize("recipe", ["sshd-keyboard-interactive", "sshd-publickey-and-code", "login", "su", "sudo"])
+def test_shipped_promises_are_kept(recipe: str) -> None:
+    """With Debian's common-auth."""
+    debian = "auth [success=1 default=ignore] pam_unix.so nullok\nauth requisite pam_deny.so\nauth required pam_permit.so\n"
+    files = {recipe: (CONFIG / "pam.d" / recipe).read_text(), "common-auth": debian}
+
+    found = check_pam_files(files, socket_dir="/run/mfad", module_found=True)
+
+    assert not any("first_factor" in finding.seen for finding in found)
+
+
 def test_the_doctor_finds_that_mfad_is_down(mfactl: Command) -> None:
     """A problem, with status 1 and a cure."""
     answer = mfactl("doctor", "--json")

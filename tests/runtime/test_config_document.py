@@ -47,6 +47,27 @@ def test_a_text_without_values_is_refused(text: bytes, line: int, words: str) ->
 
 
 @pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "a:\n  - x\n y: 1\n",
+            "mfad.yaml:3: the file is not YAML: expected <block end>, but found '<block mapping start>' (while ",
+        ),
+        ("a:\n\tb: 1\n", "mfad.yaml:2: the file is not YAML: found a tab that cannot start any token; "),
+        ("a: 1\n---\nb: 1\n", "mfad.yaml:2: the file is not YAML: expected a single document in the stream, but found "),
+        ("password: *hunter2\n", "mfad.yaml:1: the file is not YAML: found undefined alias a name; "),
+    ],
+)
+def test_what_is_no_yaml_is_told_in_a_sentence(text: str, told: str) -> None:
+    """And quotes nothing of the file."""
+    with pytest.raises(ConfigurationProblems) as refused:
+        read_document(text.encode(), name="mfad.yaml")
+
+    assert str(refused.value).startswith(told)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("text", "line", "key", "seen"),
     [
         pytest.param("a: 1\nb: 2\na: 3", 3, "a", "the key a second time", id="duplicate"),
