@@ -1,6 +1,6 @@
 """What the words in the audit log mean to an administrator, and what mends it.
 
-Room rule: one entry for each reason; a test holds the table against the enums, so that no reason is without an explanation.
+Room rule: one entry for each reason and each action; tests hold the tables against the enums and the source.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mfa_core.verdict import Exemption, Reason, Unready
+from mfactl.output import moment, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,56 @@ _OUTCOMES = {
 }
 
 
+DEEDS: Mapping[str, str] = {
+    "backup.make": "made the backup {}",
+    "bypass.issue": "issued a bypass code to {}",
+    "bypass.revoke": "revoked the bypass code of {}",
+    "credential.resume": "resumed a credential of {}",
+    "credential.resync": "re-synchronised a credential of {}",
+    "credential.revoke": "revoked a credential of {}",
+    "credential.suspend": "suspended a credential of {}",
+    "enrolment.begin": "began an enrolment of {}",
+    "enrolment.confirm": "confirmed the new factor of {}",
+    "enrolment.expire": "removed an enrolment of {} that nobody confirmed in time",
+    "enrolment.provision": "gave {} a factor that is active without a confirmation",
+    "import.batch": "imported rows of {}",
+    "import.done": "finished the import of {}",
+    "key.data.add": "added the data key {}",
+    "key.data.done": "sealed every secret anew under the data key {}",
+    "key.rotate": "changed the key-encryption key to {}",
+    "recovery.new": "made new recovery codes for {}",
+    "recovery.replace_key": "replaced the recovery key of {}, which had been used",
+    "store.create": "made the store {}",
+    "store.restore": "restored the store {} from a backup",
+    "user.add": "added the user {}",
+    "user.exempt": "exempted {} from the second factor",
+    "user.inherit": "put {} under the policy again",
+    "user.invite": "let {} enrol anew",
+    "user.lock": "locked {}",
+    "user.require": "required a second factor of {}",
+    "user.reset": "reset {}: factors revoked, codes and trust gone",
+    "user.unlock": "unlocked {}",
+}
+"""What was done, by the action in the log; the braces stand for the subject."""
+_MOMENTS = frozenset({"grace_until", "not_after"})
+
+
+def _deed(body: Mapping[str, Any]) -> str:
+    """Who did what to whom."""
+    action = str(body.get("action", ""))
+    done = DEEDS.get(action, f"did {action} to {{}}").replace("{}", str(body.get("subject", "")) or "nobody in particular")
+    told = ", ".join(
+        f"{key.replace('_', ' ')} {moment(float(value)) if key in _MOMENTS else value}"
+        for key, value in body.get("details", {}).items()
+        if value != ""
+    )
+    return printable(f"{body.get('actor')} {done}{f' ({told})' if told else ''}")
+
+
 def advice(body: Mapping[str, Any]) -> Advice:
     """What an event of the log means."""
     if body.get("event") == "admin":
-        return Advice(f"{body.get('actor')} changed something: {body.get('action')}")
+        return Advice(_deed(body))
     reason, outcome = str(body.get("reason", "")), str(body.get("outcome", ""))
     for table in (REFUSALS, UNREADY, EXEMPTIONS):
         if reason in table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 from mfa_core.verdict import Exemption, Reason, Unready
 from mfactl.doctor.finding import Weight
 from mfactl.doctor.pam_files import check_pam_files, check_sshd, read_pam_file
-from mfactl.reasons import EXEMPTIONS, REFUSALS, UNREADY, advice
+from mfactl.reasons import DEEDS, EXEMPTIONS, REFUSALS, UNREADY, advice
 
 if TYPE_CHECKING:
     from tests.mfactl.conftest import Command
 
-CONFIG = Path(__file__).parents[2] / "config"
+REPOSITORY = Path(__file__).parents[2]
+CONFIG = REPOSITORY / "config"
 GOOD = """\
 auth     required  pam_unix.so
 auth     required  pam_mfa.so socket_dir=/run/mfad
@@ -247,3 +249,22 @@ def test_every_reason_is_explained() -> None:
     assert set(UNREADY) == set(Unready)
     assert set(EXEMPTIONS) == set(Exemption)
     assert advice({"event": "attempt", "outcome": "accepted"}).meaning
+
+
+def test_every_action_is_told_in_a_sentence() -> None:
+    """As the source records them."""
+    sources = [path.read_text() for room in ("mfa_runtime", "mfactl") for path in (REPOSITORY / room).rglob("*.py")]
+    recorded = re.compile(r'(?:record|_settle)\([^")]*"([a-z]+\.[a-z_.]+)"')
+
+    assert {action for text in sources for action in recorded.findall(text)} == set(DEEDS)
+
+
+def test_a_change_says_who_did_what_to_whom() -> None:
+    """With its details; times as times, and nothing that moves the cursor."""
+    lock = {"event": "admin", "action": "user.lock", "actor": "eve as root", "subject": "alice"}
+    require = lock | {"action": "user.require", "details": {"grace_until": 1_800_000_000}}
+
+    assert advice(lock | {"details": {"bypass_codes": 0, "reason": "left\x1b"}}).meaning == (
+        r"eve as root locked alice (bypass codes 0, reason left\x1b)"
+    )
+    assert advice(require).meaning == "eve as root required a second factor of alice (grace until 2027-01-15 08:00:00Z)"
