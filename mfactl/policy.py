@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mfa_core.errors import InvalidInput
+from mfa_core.errors import InvalidInput, MfaError
 from mfa_core.identity import normalise
-from mfa_core.model import Door
+from mfa_core.model import CredentialState, Door
 from mfactl.options import Json
-from mfactl.output import counted, say, say_columns, say_json
+from mfactl.output import counted, moment, note, say, say_columns, say_json, seconds_or_none
 from mfactl.session import read_configuration
+
+if TYPE_CHECKING:
+    from mfa_core.policy import Decision, PolicyQuestion
+    from mfa_core.verifier import Situation
+    from mfa_runtime.config import Config
 
 app = typer.Typer(help="The policy: check it, explain a decision.", no_args_is_help=True)
 
@@ -42,7 +48,7 @@ def explain(
     method: Annotated[list[str] | None, typer.Option(help="What SSH_AUTH_INFO_0 lists, such as publickey.")] = None,
     json: Json = False,
 ) -> None:
-    """Say which rule decides about a login, and why the others do not."""
+    """Say which rule decides about a login, why the others do not, and what follows with the user's own record."""
     from mfa_core.policy import PolicyQuestion
 
     config = read_configuration(context)
@@ -59,6 +65,7 @@ def explain(
     )
     decision = config.policy.decide(question)
     traces = config.policy.explain(question)
+    record, follows = _follows(context, config, question, decision)
     if json:
         say_json(
             {
@@ -68,6 +75,10 @@ def explain(
                 "factors": sorted(decision.factors),
                 "enforce": decision.enforce,
                 "missing": decision.missing,
+                "enrol": decision.enrol,
+                "trust_window_s": decision.trust_window_s,
+                "record": record,
+                "follows": follows,
                 "trace": [
                     {"rule": t.rule, "line": t.line, "fit": t.fit.name.lower(), "decides": t.decides, "why": t.words}
                     for t in traces
@@ -80,7 +91,87 @@ def explain(
         ((">" if trace.decides else "", trace.rule, str(trace.line or "-"), trace.words) for trace in traces),
     )
     factors = f" one of {', '.join(sorted(decision.factors))}" if decision.action == "require" else ""
-    say(f"{name}: {decision.action}{factors}, by rule {decision.rule}")
+    trust = f"{decision.trust_window_s} s" if decision.trust_window_s else "none"
+    say(f"{name}: {decision.action}{factors}, by rule {decision.rule} (enrol {decision.enrol}, trust window {trust})")
+    if record is not None:
+        say("record: " + ", ".join(f"{key} {_shown(key, value)}" for key, value in record.items()))
+    if follows:
+        say(f"so: {follows}")
+
+
+def _follows(
+    context: typer.Context, config: Config, question: PolicyQuestion, decision: Decision
+) -> tuple[dict[str, object] | None, str]:
+    """The user's own record, and what a login comes to with it; None and nothing where the store does not open."""
+    from mfa_core.throttle import Throttle
+    from mfa_core.verifier import Situation
+    from mfa_runtime.administration.users import throttle_of
+    from mfa_runtime.store.accounts import load
+    from mfactl.session import open_session
+
+    try:
+        with open_session(context) as session, session.reading() as connection:
+            account = load(connection, [question.username], session.keyring).get(question.username)
+            throttle = Throttle(account=throttle_of(connection, question.username))
+    except MfaError as err:
+        note(f"mfactl: the user's own record is not taken into account: {err}")
+        return None, ""
+    user, credentials = (None, ()) if account is None else (account.user, account.credentials)
+    if user is None:
+        record: dict[str, object] = {"state": "unknown"}
+    else:
+        record = {
+            "state": user.state,
+            "locked": user.locked,
+            "requirement": user.requirement,
+            "grace_until": seconds_or_none(user.grace_until),
+            "factors": sorted(c.kind for c in credentials if c.state is CredentialState.ACTIVE),
+        }
+    situation = Situation(
+        question.username, user, credentials, throttle, replace(decision, grammar=None), question.now
+    )
+    return record, _outcome(config, question, situation)
+
+
+def _outcome(config: Config, question: PolicyQuestion, situation: Situation) -> str:
+    """Ask the verifier itself, as the door would: first without a code, then with one that hardly fits."""
+    from mfa_core.audit import Outcome
+    from mfa_core.model import Attempt, FirstFactor, Interaction
+    from mfa_core.secret import Secret
+    from mfa_core.verdict import Reason
+    from mfa_core.verifier import Settings, judge
+    from mfa_runtime.config.sections import PriorFactor
+    from mfactl.reasons import EXEMPTIONS, REFUSALS
+
+    door = config.doors.pam
+    done = door is not None and door.settings_for(question.service).first_factor is PriorFactor.DONE
+    attempt = Attempt(
+        event_id="explain",
+        door=question.door,
+        service=question.service,
+        username=question.username,
+        first_factor=FirstFactor.DONE if done else FirstFactor.ELSEWHERE,
+        interaction=Interaction.PROMPTS,
+    )
+    # The events, not the verdicts: what a person at a prompt must not learn stands only in them.
+    told = judge(attempt, situation, Settings()).event
+    if told.outcome is Outcome.CHALLENGED:
+        told = judge(replace(attempt, typed=Secret(b"000000")), situation, Settings()).event
+    if told.outcome is Outcome.EXEMPT:
+        return f"let in without a code: {EXEMPTIONS[told.reason].meaning}"
+    if told.reason == Reason.ENROLMENT_OFFERED:
+        return "an enrolment is offered, where enrolment.enrol_networks lets the user enrol; else refused"
+    if told.outcome is Outcome.REJECTED and told.reason not in {Reason.MISMATCH, Reason.REPLAYED}:
+        return f"refused: {REFUSALS[told.reason].meaning}"
+    return "asked for a code"
+
+
+def _shown(key: str, value: object) -> str:
+    if key == "grace_until":
+        return moment(float(value)) if isinstance(value, int) else "-"
+    if isinstance(value, list):
+        return " ".join(value) or "none"
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def _groups(name: str) -> frozenset[str] | None:

@@ -325,6 +325,44 @@ def test_a_policy_is_checked_and_explained(mfactl: Command) -> None:
     assert mfactl("policy", "explain", "--user", "alice", "--source", "nowhere").status == ExitCode.USAGE
 
 
+@pytest.mark.parametrize(
+    ("commands", "follows"),
+    [
+        ((), "refused: nobody here has this name"),
+        (("user add alice",), "refused: the user has no factor that the rule accepts"),
+        (("enrol alice --no-confirm",), "asked for a code"),
+        (("enrol alice --no-confirm", "user lock alice"), "refused: an administrator locked this user"),
+        (("user add alice", "user exempt alice"), "let in without a code: an administrator exempted this user"),
+        (("user add alice", "user require alice --days 3"), "let in without a code: the user still has days to enrol"),
+    ],
+)
+def test_an_explanation_knows_the_user(mfactl: Command, commands: tuple[str, ...], follows: str) -> None:
+    """The same rule means something else for somebody who is locked, exempt or in his days of grace."""
+    for words in commands:
+        assert mfactl(*words.split()).status == 0
+
+    told = mfactl("policy", "explain", "--user", "alice", "--json").json
+
+    assert told["follows"] == follows
+    assert f"so: {follows}" in mfactl("policy", "explain", "--user", "alice").out
+    assert mfactl("audit", "tail", "-n", "1", "--json").json[0]["event"] == "admin"
+
+
+def test_an_explanation_shows_enrolment_and_trust(mfactl: Command, tmp_path: Path) -> None:
+    """And does without the store when it must."""
+    config = tmp_path / "mfad.yaml"
+    rule = "policy: [{id: here, when: {service: sshd}, enrol: at_login, trust_window: 1h}]"
+    config.write_text(config.read_text().replace("policy: []", rule))
+
+    shown = mfactl("policy", "explain", "--user", "alice")
+    (tmp_path / "var/kek").unlink()
+    without = mfactl("policy", "explain", "--user", "alice", "--json")
+
+    assert "enrol at_login, trust window 3600 s" in shown.out
+    assert (without.status, without.json["record"], without.json["enrol"]) == (0, None, "at_login")
+    assert "not taken into account" in without.err
+
+
 def test_a_trial_of_somebody_else_is_explained() -> None:
     """mfad lets an ordinary user ask about herself only; root, and her own refusal, mean what they meant."""
     refused = Outcome(6, "Permission denied", MEANINGS[6])
