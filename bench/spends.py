@@ -27,7 +27,7 @@ from mfa_runtime.audit_sinks import no_sink
 from mfa_runtime.directory import NoGroups
 from mfa_runtime.event_id import new_event_id
 from mfa_runtime.ledger import Ledger
-from mfa_runtime.upkeep import checkpoint_if_long
+from mfa_runtime.upkeep import WriteAheadLog
 from mfa_runtime.verification import Rules, Verification
 
 WAITING = 64
@@ -47,6 +47,8 @@ async def measure(here: Stage, codes: list[tuple[str, Secret]], alone: int) -> t
         clock=time.time,
         capacity=4096,
     )
+    write_ahead_log = WriteAheadLog(here.store, written=lambda: ledger.written, monotonic=time.monotonic)
+    write_ahead_log.make_long()
     gate.start()
 
     async def verify(name: str, code: Secret) -> None:
@@ -66,7 +68,7 @@ async def measure(here: Stage, codes: list[tuple[str, Secret]], alone: int) -> t
         for name, code in rest:
             await verify(name, code)
 
-    checkpoints = asyncio.create_task(_checkpoints(here))
+    checkpoints = asyncio.create_task(_checkpoints(write_ahead_log))
     cpu, started = time.process_time(), time.perf_counter()
     await asyncio.gather(*(work() for _ in range(WAITING)))
     took, cpu = time.perf_counter() - started, time.process_time() - cpu
@@ -76,10 +78,10 @@ async def measure(here: Stage, codes: list[tuple[str, Secret]], alone: int) -> t
     return alone_rate, count / took, cpu / count
 
 
-async def _checkpoints(here: Stage) -> None:
+async def _checkpoints(write_ahead_log: WriteAheadLog) -> None:
     while True:
         await asyncio.sleep(1)
-        await asyncio.get_running_loop().run_in_executor(None, checkpoint_if_long, here.store)
+        await asyncio.get_running_loop().run_in_executor(None, write_ahead_log.checkpoint_if_due)
 
 
 def bare_loop(folder: Path, count: int) -> float:

@@ -89,6 +89,8 @@ class Ledger:
         self._sink = sink
         self._deferred: deque[AttemptDecided] = deque()
         self._told: deque[str] = deque(maxlen=MAX_DEFERRED)
+        self.written = 0
+        """Events that were committed: what the write-ahead log holds is about ten kilobytes each."""
 
     @property
     def keyring(self) -> Keyring:
@@ -227,6 +229,7 @@ class Ledger:
         except BaseException:
             self._deferred.extendleft(reversed(deferred))
             raise
+        self.written += len(bodies)
         self._speak(bodies)
         return [Ruling(judgement.verdict, judgement.may_enrol) for judgement in judged]
 

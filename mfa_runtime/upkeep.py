@@ -5,19 +5,27 @@ Room rule: runs beside the logins and never in their way.
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import delete, func, select
 
-from mfa_core.errors import StoreCorrupt
+from mfa_core.errors import StoreCorrupt, StoreUnavailable
 from mfa_core.throttle import ThrottleRules
 from mfa_runtime.store.database import Store, read_meta
 from mfa_runtime.store.schema import audit_head, throttle
 
-CHECKPOINT_AT_BYTES = 4 * 1024 * 1024
-"""The write-ahead log is moved into the database when it is longer than this."""
+log = logging.getLogger(__name__)
+
+CHECKPOINT_AT_EVENTS = 400
+"""The write-ahead log is moved into the database after this many events: about 200 logins, 4 MiB."""
+CHECKPOINT_AFTER_S = 60.0
+"""Or this long after the last time, when there were any."""
+LOG_BYTES = 6 * 1024 * 1024
+"""How long the write-ahead log is made at start: longer than what is written between two checkpoints."""
 MAX_SOURCES = 200_000
 """Sources that are remembered at most; the ones that were quiet for longest go first."""
 HIGH_WATER_FILE = "high-water"
@@ -31,18 +39,36 @@ class Forgotten:
     sources: int
 
 
-def checkpoint_if_long(store: Store) -> bool:
-    """Checkpoint when the write-ahead log has grown; whether it did."""
-    if store.path is None:
-        return False
-    try:
-        size = store.path.with_name(store.path.name + "-wal").stat().st_size
-    except FileNotFoundError:
-        return False
-    if size < CHECKPOINT_AT_BYTES:
-        return False
-    store.checkpoint()
-    return True
+class WriteAheadLog:
+    """Keeps commits short: a log that neither grows nor has to be moved in a commit.
+
+    A commit that makes the file longer has to write the file system's journal as well: twice the time, measured. So the log is
+    made long once, and checkpoints beside the logins let it be written over from its beginning. ``written`` counts events.
+    """
+
+    def __init__(self, store: Store, *, written: Callable[[], int], monotonic: Callable[[], float]) -> None:
+        self._store = store
+        self._written = written
+        self._monotonic = monotonic
+        self._moved = 0
+        self._moved_at = monotonic()
+
+    def make_long(self) -> None:
+        """Do this once at start. A disk without room for it is no reason not to start."""
+        try:
+            self._store.lengthen_log(LOG_BYTES)
+        except StoreUnavailable as err:
+            log.warning("the write-ahead log could not be lengthened: %s; %s", err, err.cure)
+
+    def checkpoint_if_due(self) -> bool:
+        """Checkpoint when enough was written, or some and long ago; whether it did."""
+        written, now = self._written(), self._monotonic()
+        new = written - self._moved
+        if new < CHECKPOINT_AT_EVENTS and not (new and now - self._moved_at >= CHECKPOINT_AFTER_S):
+            return False
+        self._moved, self._moved_at = written, now
+        self._store.checkpoint()
+        return True
 
 
 def forget(store: Store, *, now: float, rules: ThrottleRules) -> Forgotten:

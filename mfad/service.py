@@ -19,7 +19,7 @@ from mfa_core.errors import MfaError
 from mfa_runtime.config import Config
 from mfa_runtime.state_lock import StateLock
 from mfa_runtime.store.database import restrict_file_mode
-from mfa_runtime.upkeep import HighWater, checkpoint_if_long, forget
+from mfa_runtime.upkeep import HighWater, WriteAheadLog, forget
 from mfad.build import Parts, build
 from mfad.notify import Notifier
 from pam_mfa.listeners import inherited_listeners
@@ -49,11 +49,13 @@ async def serve(config: Config, load: Callable[[], Config], notifier: Notifier) 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, _reload, parts, load, notifier)
+        write_ahead_log = WriteAheadLog(parts.store, written=lambda: parts.ledger.written, monotonic=time.monotonic)
+        write_ahead_log.make_long()
         parts.gate.start()
         if parts.pam is not None:
             await parts.pam.start(inherited_listeners(os.environ, os.getpid()))
         upkeep = [
-            asyncio.create_task(_every(CHECKPOINT_EVERY_S, lambda: checkpoint_if_long(parts.store))),
+            asyncio.create_task(_every(CHECKPOINT_EVERY_S, write_ahead_log.checkpoint_if_due)),
             asyncio.create_task(_every(FORGET_EVERY_S, lambda: _forget(parts))),
             asyncio.create_task(_every(HIGH_WATER_EVERY_S, lambda: high_water.write(parts.store))),
             asyncio.create_task(_watchdog(notifier)),

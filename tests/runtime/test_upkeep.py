@@ -7,15 +7,24 @@ import shutil
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from mfa_core.errors import StoreCorrupt
 from mfa_core.throttle import Record, ThrottleRules
 from mfa_runtime.store import accounts
 from mfa_runtime.store.database import STORE_FILE, connect
 from mfa_runtime.store.schema import meta
-from mfa_runtime.upkeep import CHECKPOINT_AT_BYTES, HIGH_WATER_FILE, Forgotten, HighWater, checkpoint_if_long, forget
-from tests.doubles import ALICE, T0, Installation, attempt
+from mfa_runtime.upkeep import (
+    CHECKPOINT_AFTER_S,
+    CHECKPOINT_AT_EVENTS,
+    HIGH_WATER_FILE,
+    LOG_BYTES,
+    Forgotten,
+    HighWater,
+    WriteAheadLog,
+    forget,
+)
+from tests.doubles import ALICE, T0, FakeClock, Installation, attempt
 
 DAY = 86_400.0
 RULES = ThrottleRules()
@@ -57,18 +66,54 @@ def test_failures_of_an_account_are_never_forgotten(installed: Installation) -> 
     assert kept(installed) == {"account:alice", "unknown:7"}
 
 
-def test_a_long_write_ahead_log_is_moved_into_the_store(installed: Installation) -> None:
-    """And a short one is left alone."""
-    assert not checkpoint_if_long(installed.store)
-    ledger = installed.ledger()
-    while True:
-        installed.process(ledger, *(attempt("x" * 200, "", service="s" * 200, client="c" * 200) for _ in range(256)))
-        path = installed.store.path
-        assert path is not None
-        if path.with_name(path.name + "-wal").stat().st_size >= CHECKPOINT_AT_BYTES:
-            break
+def log_bytes(installation: Installation) -> int:
+    """How long the write-ahead log is."""
+    assert installation.store.path is not None
+    return installation.store.path.with_name(installation.store.path.name + "-wal").stat().st_size
 
-    assert checkpoint_if_long(installed.store)
+
+def test_a_checkpoint_is_due_after_many_events_or_a_minute(installed: Installation) -> None:
+    """And never when nothing was written."""
+    clock, written = FakeClock(), 0
+    write_ahead_log = WriteAheadLog(installed.store, written=lambda: written, monotonic=clock)
+
+    due = []
+    steps = ((0, 3600.0), (CHECKPOINT_AT_EVENTS - 1, 0.0), (1, 0.0), (1, 0.0), (0, CHECKPOINT_AFTER_S), (0, 3600.0))
+    for new, seconds in steps:
+        written += new
+        clock.advance(seconds)
+        due.append(write_ahead_log.checkpoint_if_due())
+
+    assert due == [False, True, False, False, True, False]
+
+
+def test_logins_write_over_a_log_that_was_made_long(installed: Installation) -> None:
+    """It stays as long as it was made, over many times what fits between two checkpoints."""
+    ledger = installed.ledger()
+    write_ahead_log = WriteAheadLog(installed.store, written=lambda: ledger.written, monotonic=FakeClock())
+    write_ahead_log.make_long()
+    made = log_bytes(installed)
+    for _ in range(10):
+        installed.process(ledger, *(attempt("x" * 200, "", service="s" * 200, client="c" * 200) for _ in range(2000)))
+        write_ahead_log.checkpoint_if_due()
+
+    assert made >= LOG_BYTES
+    assert log_bytes(installed) == made
+    assert installed.rows("audit")
+
+
+def test_a_disk_without_room_for_a_long_log_is_no_reason_not_to_start(
+    installed: Installation, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Logins are refused when there is no room for them, and not before."""
+    with installed.store.writing() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+    installed.store._engine.dispose()
+    event.listen(installed.store._engine, "connect", lambda raw, _: raw.execute(f"PRAGMA max_page_count={pages + 10}"))
+
+    WriteAheadLog(installed.store, written=lambda: 0, monotonic=FakeClock()).make_long()
+
+    assert "could not be lengthened" in caplog.text
 
 
 # The high water
