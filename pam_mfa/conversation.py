@@ -502,7 +502,7 @@ def _with_arguments(service: ServiceSettings, arguments: ModuleArguments) -> Ser
         changes.setdefault("prompt", "")  # it was written for the other mode
         if service.first_factor is FirstFactor.OURS:
             changes["first_factor"] = FirstFactor.ELSEWHERE
-    return replace(service, **changes)  # type: ignore[arg-type]
+    return replace(service, **changes)  # type: ignore[arg-type]  # keys are field names
 
 
 _NO_ARGUMENTS = ModuleArguments()
