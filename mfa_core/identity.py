@@ -1,7 +1,7 @@
 """Which identity a presented user name is.
 
-Room rule: one presented name is exactly one identity, or an explicit refusal; never two spellings with two failure counters
-(reference/core section 5, case 28). This file knows nothing of directories or of who exists.
+Room rule: one presented name is exactly one identity, or an explicit refusal; never two spellings with two failure counters.
+This file knows nothing of directories or of who exists.
 """
 
 from __future__ import annotations

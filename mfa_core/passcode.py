@@ -99,7 +99,7 @@ def read_passcode(typed: bytes) -> Passcode:
 
     Single blanks and hyphens between characters are taken out, because authenticator apps show ``123 456``; blanks at the
     ends, doubled ones, full-width digits and everything else outside ASCII are MALFORMED: two spellings of one code must
-    not reach the replay check as two codes (reference/core section 5, case 7).
+    not reach the replay check as two codes.
     """
     if _PLAIN_DIGITS(typed):
         return Passcode(PasscodeKind.DIGITS, Secret(typed))

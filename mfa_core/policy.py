@@ -20,7 +20,7 @@ from mfa_core.errors import InvalidInput
 from mfa_core.model import Door, FactorKind, Grammar
 
 MAX_TRUST_WINDOW_S = 12 * 3600
-"""A trusted place is trusted for a working day at most (reference/core section 8)."""
+"""A trusted place is trusted for a working day at most."""
 
 MAX_GRACE_S = 365 * 86_400
 
@@ -523,7 +523,7 @@ def problems(policy: Policy, doors: frozenset[Door]) -> list[PolicyProblem]:
     """Return everything that makes ``policy`` unusable where ``doors`` are enabled; an empty list when it may be used.
 
     A rule that can never be reached or never be satisfied is a mistake that shows only when somebody is locked out, or
-    let in: refuse it when it is loaded (design section 5).
+    let in: refuse it when it is loaded.
     """
     found: list[PolicyProblem] = []
     lines_by_id: dict[str, int] = {DEFAULT_ID: policy.default.line}

@@ -357,7 +357,7 @@ class Conversation:
         if self._service.mode is Mode.COMBINED or self._kind is PromptKind.PASSWORD_AND_CODE:
             return self._ask_gate(State.JUDGING, typed=typed, grammar=self._service.grammar)
         if self._authtok and typed.same_as(self._authtok):
-            # sshd's password method gives the one password to every prompt (reference: sshpam_passwd_conv)
+            # sshd's password method gives the one password to every prompt (OpenSSH auth-pam.c, sshpam_passwd_conv)
             if self._first_pass_tried:
                 return self._refuse(Refusal.REPEATED_PASSWORD, f"the password came back as the code; {KBDINT_HINT}")
             self._first_pass_tried = True

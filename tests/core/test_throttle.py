@@ -45,7 +45,7 @@ def after(failures: int, throttle: Throttle = NOTHING, *, now: float = NOW, rule
      (13, 512), (14, 900), (15, 900), (99, 900), (10_000, 900)],
 )  # fmt: skip
 def test_three_are_free_then_the_wait_doubles_up_to_a_quarter_of_an_hour(failures: int, wait_s: float) -> None:
-    """The table of design section 3."""
+    """The whole table."""
     assert back_off_s(failures, RULES.free, RULES) == wait_s
 
 

@@ -818,7 +818,7 @@ def test_a_factor_that_the_rule_does_not_name_is_not_looked_at() -> None:
     ids=["recovery", "key", "bypass"],
 )
 def test_a_recovery_code_clears_the_hard_lock(typed: str, kind: FactorKind, opens: bool) -> None:
-    """core-5-13: design section 3: until an administrator or a recovery code clears it."""
+    """core-5-13: until an administrator or a recovery code clears it."""
     judgement = decide(typed, proof=_PROOF[kind], throttle=_HARD)
 
     if opens:

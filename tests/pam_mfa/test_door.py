@@ -100,7 +100,7 @@ def test_must_enrol_but_cannot_here(directory: Path) -> None:
 
 
 def test_ignore_alone_lets_nobody_in_and_success_does(directory: Path) -> None:
-    """libpam wants a module that says yes (reference 3c, case 14): `mfactl doctor` warns of such a stack."""
+    """libpam wants a module that says yes (case 14)."""
     exempt = Exempt("e", Exemption.GRACE, "rule", ("Enrol until Friday.",))
 
     with running_door(directory, ScriptedGate(exempt, exempt)):

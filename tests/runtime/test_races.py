@@ -45,7 +45,7 @@ def run_racers(directory: Path, mode: str) -> list[list[int]]:
 
 @pytest.mark.parametrize("mode", ["steps", "people"])
 def test_four_processes_spend_every_code_once(tmp_path: Path, mode: str) -> None:
-    """core-5-5: read-then-write accepted 332 (reference/core, fact 0.2); the log and the chain agree with what was seen."""
+    """core-5-5: read-then-write accepted 332; the log and the chain agree with what was seen."""
     codes = CODES[mode]
     people = [ALICE] if mode == "steps" else [Person(f"person{number}") for number in range(codes)]
     installation = install(tmp_path, *people)
