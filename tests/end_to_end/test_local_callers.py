@@ -16,13 +16,12 @@ from tests.pam_mfa.pam_harness import Items, PamCode, Phase, Style, account_line
 
 LOCKER = """
 import json, os, sys
-from tests.pam_mfa.pam_harness import PamTransaction, module_path
+from tests.pam_mfa.pam_harness import PamTransaction
 uid, times, name, *answers = sys.argv[1:]
-module = module_path()
 os.setgroups([]); os.setresgid(int(uid), int(uid), int(uid)); os.setresuid(int(uid), int(uid), int(uid))
 codes = []
 for _ in range(int(times)):
-    with PamTransaction([f"auth required {module}"], name, answers, service="screenlocker") as pam:
+    with PamTransaction(["auth required pam_mfa.so"], name, answers, service="screenlocker") as pam:
         seen = pam.authenticate()
         codes.append(seen.code)
 print(json.dumps([codes, seen.prompts]))
