@@ -98,7 +98,7 @@ def bench(serve: object, logins: int) -> list[float]:
         directory.mkdir(mode=0o755)
         child = os.fork()
         if child == 0:
-            serve(directory)  # type: ignore[operator]
+            serve(directory)  # type: ignore[operator]  # one of two functions from a table
             os._exit(0)
         try:
             while not (directory / "priv.sock").exists():
