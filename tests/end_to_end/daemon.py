@@ -174,11 +174,19 @@ class Mfad:
     def connections(self) -> int:
         """Sockets that the daemon has open."""
         assert self._program is not None
-        return sum(os.readlink(fd).startswith("socket:") for fd in Path(f"/proc/{self._program.pid}/fd").iterdir())
+        return sum(_is_socket(fd) for fd in Path(f"/proc/{self._program.pid}/fd").iterdir())
 
     def failures(self, name: str) -> int:
         """Consecutive failures that stand against a user."""
         return int(self.mfactl_json("user", "show", name)["failures"])
+
+
+def _is_socket(descriptor: Path) -> bool:
+    """Whether an entry of /proc/PID/fd is a socket; one that was closed since the listing is not."""
+    try:
+        return os.readlink(descriptor).startswith("socket:")
+    except FileNotFoundError:
+        return False
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
