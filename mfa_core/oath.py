@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,15 +86,21 @@ class Match:
     drift_steps: int
 
 
+Typed = str | Callable[[str], bool]
+"""A code, or what says of a candidate whether it is the one: a one-way answer made from a code (CHAP) is all that some doors
+see. It must take the same time for every candidate."""
+
+
 def match(
-    credential: Credential, code: str, *, now: float, window: int = DEFAULT_WINDOW, max_drift: int = MAX_DRIFT
+    credential: Credential, code: Typed, *, now: float, window: int = DEFAULT_WINDOW, max_drift: int = MAX_DRIFT
 ) -> Match:
     """Find the step of ``code``, comparing in constant time and always trying the whole window.
 
-    ``code`` is ASCII digits (:mod:`mfa_core.passcode` saw to that). The steps beyond the window are computed only when the
-    window did not hold the code, that is, for a code that is refused anyway unless it completes a resynchronisation.
+    A ``code`` that is text is ASCII digits (:mod:`mfa_core.passcode` saw to that). The steps beyond the window are computed
+    only when the window did not hold the code, that is, for a code that is refused anyway unless it completes a
+    resynchronisation.
     """
-    if len(code) != credential.digits:
+    if isinstance(code, str) and len(code) != credential.digits:
         return Match(Fit.NONE, -1, credential.drift_steps)
     if credential.kind is FactorKind.HOTP:
         return _match_hotp(credential, code)
@@ -113,7 +119,7 @@ def match(
     return Match(Fit.OUTSIDE, found, credential.drift_steps)
 
 
-def _match_hotp(credential: Credential, code: str) -> Match:
+def _match_hotp(credential: Credential, code: Typed) -> Match:
     following = credential.last_step + 1
     found = _search(credential, code, range(following, following + HOTP_LOOK_AHEAD))
     if found >= 0:
@@ -129,12 +135,15 @@ def _match_hotp(credential: Credential, code: str) -> Match:
     return Match(Fit.OUTSIDE, found, 0)
 
 
-def _search(credential: Credential, code: str, steps: Iterable[int]) -> int:
+def _search(credential: Credential, code: Typed, steps: Iterable[int]) -> int:
     """The highest of ``steps`` whose code this is, or -1. Every step is computed: the time says nothing about which fits."""
     generate = _Generator(credential.secret.reveal(), credential.digits, _HASHES[credential.digest]).generate_otp
     found = -1
     for step in steps:
-        if step >= 0 and hmac.compare_digest(generate(step), code):
+        if step < 0:
+            continue
+        candidate = generate(step)
+        if hmac.compare_digest(candidate, code) if isinstance(code, str) else code(candidate):
             found = step
     return found
 

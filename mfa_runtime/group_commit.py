@@ -10,7 +10,6 @@ import asyncio
 import logging
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -19,7 +18,7 @@ from mfa_core.errors import Overloaded
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_Waiting = tuple[Job, "asyncio.Future[Result]"]
+_Answer = Callable[[Result | BaseException], None]
 
 MAX_BATCH = 256
 """Jobs in one transaction. Larger ones gain nothing and make the first of them wait."""
@@ -41,10 +40,12 @@ class GroupCommit(Generic[Job, Result]):
         self._process = process
         self._capacity = capacity
         self._idle = idle
-        self._batches: queue.SimpleQueue[list[_Waiting[Job, Result]] | None] = queue.SimpleQueue()
-        self._next: deque[_Waiting[Job, Result]] = deque()
+        self._batches: queue.SimpleQueue[tuple[list[Job], list[_Answer[Result]]] | None] = queue.SimpleQueue()
+        self._jobs: list[Job] = []
+        self._answers: list[_Answer[Result]] = []
         self._under_way = 0
         self._scheduled = False
+        self._drained: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -60,41 +61,67 @@ class GroupCommit(Generic[Job, Result]):
         Raises:
             Overloaded: too many wait already, or the writer has stopped.
         """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def settle(result: Result | BaseException) -> None:
+            if future.done():
+                return
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        self.submit_to(job, settle)
+        return future
+
+    def submit_to(self, job: Job, answer: Callable[[Result | BaseException], None]) -> None:
+        """Queue a job; ``answer`` is called on the loop with its result, or with the error that its batch ended in.
+
+        For doors that keep no task for a request: a batch comes back in one callback of the loop, which calls every answer in
+        the order of the jobs, without a future for each. ``answer`` must not block, and what it raises is logged and is no
+        matter of the other jobs.
+
+        Raises:
+            Overloaded: as :meth:`submit`; ``answer`` will not be called.
+        """
         if self._loop is None or self._thread is None:
             raise Overloaded("the store's writer has stopped")
-        if self.waiting >= self._capacity:
-            raise Overloaded(f"{self.waiting} attempts wait for the store already")
-        future: asyncio.Future[Result] = self._loop.create_future()
-        self._next.append((job, future))
+        waiting = len(self._jobs) + self._under_way
+        if waiting >= self._capacity:
+            raise Overloaded(f"{waiting} attempts wait for the store already")
+        self._jobs.append(job)
+        self._answers.append(answer)
         if not self._scheduled and not self._under_way:
             # Not now but after the callbacks that are ready: those of the previous batch's callers submit in them.
             self._scheduled = True
             self._loop.call_soon(self._hand_over)
-        return future
 
     @property
     def waiting(self) -> int:
         """Jobs that were submitted and not answered."""
-        return len(self._next) + self._under_way
+        return len(self._jobs) + self._under_way
 
     async def stop(self) -> None:
         """Answer what is queued, then end the thread."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
-        while self.waiting:
-            await asyncio.wait([future for _, future in self._next] or [asyncio.ensure_future(asyncio.sleep(0.001))])
+        if self.waiting:
+            self._drained = asyncio.Event()
+            await self._drained.wait()
         self._batches.put(None)
         await asyncio.get_running_loop().run_in_executor(None, thread.join)
         self._loop = None
 
     def _hand_over(self) -> None:
         self._scheduled = False
-        if self._under_way or not self._next:
+        if self._under_way or not self._jobs:
             return
-        batch = [self._next.popleft() for _ in range(min(MAX_BATCH, len(self._next)))]
-        self._under_way = len(batch)
-        self._batches.put(batch)
+        jobs, answers = self._jobs, self._answers
+        self._jobs, self._answers = jobs[MAX_BATCH:], answers[MAX_BATCH:]
+        del jobs[MAX_BATCH:], answers[MAX_BATCH:]
+        self._under_way = len(jobs)
+        self._batches.put((jobs, answers))
 
     def _work(self) -> None:
         while True:
@@ -106,30 +133,32 @@ class GroupCommit(Generic[Job, Result]):
             if batch is None:
                 self._rest()
                 return
+            jobs, answers = batch
+            results: Sequence[Result | BaseException]
             try:
-                results: Sequence[Result] | BaseException = self._process([job for job, _ in batch])
+                results = self._process(jobs)
+                if len(results) != len(jobs):
+                    raise RuntimeError(f"{len(jobs)} jobs got {len(results)} results")
             except Exception as err:
                 # A bug must refuse these logins and not end the thread that serves all others.
                 log.exception("processing a batch failed")
-                results = err
+                results = [err] * len(jobs)
             if self._loop is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._deliver, batch, results)
+                self._loop.call_soon_threadsafe(self._deliver, answers, results)
 
-    def _deliver(
-        self, batch: list[_Waiting[Job, Result]], results: Sequence[Result] | BaseException
-    ) -> None:
+    def _deliver(self, answers: Sequence[_Answer[Result]], results: Sequence[Result | BaseException]) -> None:
         self._under_way = 0
-        if isinstance(results, BaseException):
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(results)
-        else:
-            for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(result)
-        if self._next and not self._scheduled and self._loop is not None:
-            self._scheduled = True
-            self._loop.call_soon(self._hand_over)
+        for answer, result in zip(answers, results, strict=True):
+            try:
+                answer(result)
+            except Exception:
+                log.exception("a result could not be delivered")
+        if self._jobs:
+            if not self._scheduled and self._loop is not None:
+                self._scheduled = True
+                self._loop.call_soon(self._hand_over)
+        elif self._drained is not None:
+            self._drained.set()
 
     def _rest(self) -> None:
         try:

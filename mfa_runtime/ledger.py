@@ -19,6 +19,7 @@ from mfa_core.audit import AttemptDecided, Event, Outcome
 from mfa_core.errors import MfaError, StoreCorrupt, StoreFull, StoreUnavailable
 from mfa_core.model import Attempt, Credential, FactorKind, User
 from mfa_core.policy import Decision
+from mfa_core.split import Split
 from mfa_core.throttle import CLEAN, UNTOUCHED, Record, Throttle
 from mfa_core.verdict import Accepted, Challenge, Unavailable, Unready, Verdict
 from mfa_core.verifier import Judgement, Password, Proof, ProofState, Settings, Situation, judge
@@ -46,7 +47,7 @@ class Entry:
     password: Password = Password.NOT_ASKED
     proof: Proof | None = None
     proof_position: int = 0
-    reading: int = -1
+    reading: Split | None = None
     tag: bytes = b""
 
 
@@ -288,6 +289,9 @@ class _Sitting:
         self._outside: dict[int, Credential] = {}
         self._used: dict[int, int] = {}
         self._grace: dict[int, float] = {}
+        carried = {entry.attempt.challenge_id for entry in entries if entry.attempt.challenge_until and _carries(entry.attempt)}
+        self._answered = accounts.answered_challenges(connection, list(carried)) if carried else set()
+        self._answers: dict[str, float] = {}
 
     def _keys(self, entry: Entry) -> tuple[str, str, str]:
         """The throttle keys of an entry: account, lane, source; "" where there is none."""
@@ -330,6 +334,7 @@ class _Sitting:
             proof=self._fresh(entry),
             tag=entry.tag,
             reading=entry.reading,
+            challenge_spent=entry.attempt.challenge_until > 0 and self._is_answered(entry.attempt),
         )
         judgement = judge(entry.attempt, situation, entry.settings)
         after = judgement.throttle
@@ -357,6 +362,16 @@ class _Sitting:
             self._grace[account.user.id] = judgement.grace_until
             self._accounts[entry.name] = replace(account, user=replace(account.user, grace_until=judgement.grace_until))
         return judgement
+
+    def _is_answered(self, attempt: Attempt) -> bool:
+        """Whether a carried challenge is over or was answered before; from here on this one was."""
+        if not _carries(attempt):
+            return False
+        if self._now >= attempt.challenge_until or attempt.challenge_id in self._answered:
+            return True
+        self._answered.add(attempt.challenge_id)
+        self._answers[attempt.challenge_id] = attempt.challenge_until
+        return False
 
     def _fresh(self, entry: Entry) -> Proof | None:
         """The proof as it stands in this transaction: hashes were compared before it began."""
@@ -386,6 +401,13 @@ class _Sitting:
         accounts.remember_resync(self._connection, self._outside.values())
         accounts.start_grace(self._connection, self._grace)
         accounts.write_records(self._connection, self._changed)
+        if not accounts.answer_challenges(self._connection, self._answers):
+            raise Lost("a challenge was answered in another process at the same time")
+
+
+def _carries(attempt: Attempt) -> bool:
+    """Whether this answers a challenge that its client carried: such a one may be answered once."""
+    return attempt.challenge_until > 0 and attempt.typed is not None and bool(attempt.challenge_id)
 
 
 def source_key(source: str) -> str:

@@ -16,7 +16,7 @@ from sqlalchemy import delete, func, select
 from mfa_core.errors import StoreCorrupt, StoreUnavailable
 from mfa_core.throttle import ThrottleRules
 from mfa_runtime.store.database import Store, read_meta
-from mfa_runtime.store.schema import audit_head, throttle
+from mfa_runtime.store.schema import audit_head, spent_challenges, throttle
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +28,20 @@ LOG_BYTES = 6 * 1024 * 1024
 """How long the write-ahead log is made at start: longer than what is written between two checkpoints."""
 MAX_SOURCES = 200_000
 """Sources that are remembered at most; the ones that were quiet for longest go first."""
+CHALLENGE_MEMORY_S = 600.0
+"""How long after its end an answered challenge is remembered: a clock that steps back by less revives none."""
+CHALLENGES_AT_ONCE = 10_000
+"""Answered challenges that are forgotten in one transaction: logins wait for it."""
 HIGH_WATER_FILE = "high-water"
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """How many throttle records a sweep deleted."""
+    """How many throttle records and answered challenges a sweep deleted."""
 
     lanes: int
     sources: int
+    challenges: int = 0
 
 
 class WriteAheadLog:
@@ -72,7 +77,7 @@ class WriteAheadLog:
 
 
 def forget(store: Store, *, now: float, rules: ThrottleRules) -> Forgotten:
-    """Delete throttle records that no longer say anything: lanes without a late success, sources that were forgiven.
+    """Delete what no longer says anything: lanes without a late success, sources that were forgiven, challenges long over.
 
     Records of accounts stay: consecutive failures never expire by themselves (NIST SP 800-63B-4 section 3.2.2).
     """
@@ -101,7 +106,20 @@ def forget(store: Store, *, now: float, rules: ThrottleRules) -> Forgotten:
             sources += connection.execute(
                 delete(throttle).where(throttle.c.key.like("source:%"), throttle.c.last_failure_at <= over)
             ).rowcount
-    return Forgotten(lanes, sources)
+    return Forgotten(lanes, sources, _forget_challenges(store, now))
+
+
+def _forget_challenges(store: Store, now: float) -> int:
+    over = select(spent_challenges.c.id).where(spent_challenges.c.expires_at < now - CHALLENGE_MEMORY_S)
+    count = 0
+    while True:
+        with store.writing() as connection:
+            found = connection.execute(
+                delete(spent_challenges).where(spent_challenges.c.id.in_(over.limit(CHALLENGES_AT_ONCE)))
+            ).rowcount
+        count += found
+        if found < CHALLENGES_AT_ONCE:
+            return count
 
 
 class HighWater:

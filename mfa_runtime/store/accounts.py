@@ -19,7 +19,7 @@ from mfa_core.model import Credential, CredentialState, Digest, EnrolmentState, 
 from mfa_core.throttle import Record
 from mfa_runtime.sealing import Keyring, Place
 from mfa_runtime.store.prepared import Prepared, PreparedIn, Row
-from mfa_runtime.store.schema import credentials, one_time_codes, throttle, users
+from mfa_runtime.store.schema import credentials, one_time_codes, spent_challenges, throttle, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +220,30 @@ def start_grace(connection: Connection, deadlines: Mapping[int, float]) -> None:
     """Write the deadline of users (by id) that have none: it never moves by itself."""
     if deadlines:
         _START_GRACE.run_each(connection, [{"i": i, "deadline": until} for i, until in deadlines.items()])
+
+
+_ANSWERED = PreparedIn(
+    lambda names: select(spent_challenges.c.id).where(spent_challenges.c.id.in_([bindparam(n) for n in names]))
+)
+
+
+def answered_challenges(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Which of these carried challenges were answered already."""
+    return {row[0] for row in _ANSWERED.rows(connection, ids)}
+
+
+def _insert_once(dialect: Dialect) -> ClauseElement:
+    insert = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+    return insert(spent_challenges).on_conflict_do_nothing(index_elements=["id"])
+
+
+_ANSWER = Prepared(_insert_once)
+
+
+def answer_challenges(connection: Connection, answers: Mapping[str, float]) -> bool:
+    """Spend carried challenges (id: its end, Unix seconds). True when nobody else had answered any of them."""
+    rows = [{"id": challenge, "expires_at": until} for challenge, until in answers.items()]
+    return not rows or _ANSWER.run_each(connection, rows) == len(rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,80 @@ def test_a_caller_that_gave_up_disturbs_nobody() -> None:
     assert asyncio.run(run()) == [[1, 2]]
 
 
+def test_answers_come_in_order_in_one_callback_of_the_loop() -> None:
+    """For doors without a task for each request: nothing else of the loop runs between the answers of a batch."""
+
+    async def run() -> tuple[list[object], int]:
+        work, seen, turns = Work(), [], 0
+        writer = await started(work)
+        for n in range(1, 6):
+            writer.submit_to(n, seen.append)
+
+        while not seen:
+            turns += 1
+            await asyncio.sleep(0.001)
+            assert len(seen) in {0, 5}
+        writer.submit_to(13, seen.append)
+        await writer.stop()
+        return seen, turns
+
+    seen, turns = asyncio.run(run())
+    assert seen[:5] == [2, 4, 6, 8, 10]
+    assert isinstance(seen[5], RuntimeError)
+    assert turns >= 1
+
+
+def test_an_answer_that_raises_is_no_matter_of_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """A door's bug costs its own request."""
+
+    async def run() -> list[object]:
+        work, seen = Work(), []
+        writer = await started(work)
+
+        def broken(_result: object) -> None:
+            raise ValueError("a door's bug")
+
+        writer.submit_to(1, seen.append)
+        writer.submit_to(2, broken)
+        writer.submit_to(3, seen.append)
+        await writer.stop()
+        return seen
+
+    assert asyncio.run(run()) == [2, 6]
+    assert "a door's bug" in caplog.text
+
+
+def test_over_its_capacity_no_answer_is_promised() -> None:
+    """Overloaded is raised, and the callback is never called."""
+
+    async def run() -> list[object]:
+        work, seen = Work(), []
+        writer = await started(work, capacity=1)
+        writer.submit_to(1, seen.append)
+        with pytest.raises(Overloaded):
+            writer.submit_to(2, seen.append)
+        await writer.stop()
+        return seen
+
+    assert asyncio.run(run()) == [2]
+
+
+def test_too_few_results_refuse_the_whole_batch(caplog: pytest.LogCaptureFixture) -> None:
+    """Whose results they would be, nobody knows."""
+
+    async def run() -> list[object]:
+        seen: list[object] = []
+        writer: GroupCommit[int, int] = GroupCommit(lambda jobs: jobs[1:], capacity=10, idle=lambda: None)
+        writer.start()
+        writer.submit_to(1, seen.append)
+        writer.submit_to(2, seen.append)
+        await writer.stop()
+        return seen
+
+    assert [type(one) for one in asyncio.run(run())] == [RuntimeError, RuntimeError]
+    assert "2 jobs got 1 results" in caplog.text
+
+
 def test_stopping_answers_what_waits_and_rests_once_more() -> None:
     """Nothing that was taken is dropped; twice is no mistake."""
 

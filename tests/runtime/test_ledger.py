@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event, update
 
-from mfa_core.model import FactorKind, Interaction
+from mfa_core.model import Attempt, FactorKind, Interaction
 from mfa_core.oath import step_at
 from mfa_core.policy import Action, Decision
 from mfa_core.secret import Secret
 from mfa_core.verdict import Accepted, Challenge, Reason, Rejected, Unavailable, Unready, Verdict
+from mfa_core.verifier import Judgement, Settings, Situation, judge
 from mfa_runtime.key_file import KeyEncryptionKeys
 from mfa_runtime.ledger import UNKNOWN_NAMES, Ledger, source_key
 from mfa_runtime.sealing import Keyring, Place
-from mfa_runtime.store import audit_log
+from mfa_runtime.store import accounts, audit_log
 from mfa_runtime.store.key_table import add_data_key, drop_data_keys
 from mfa_runtime.store.schema import credentials, users
 from tests.doubles import (
@@ -135,6 +137,83 @@ def test_another_process_between_reading_and_writing_loses_no_spend(installed: I
         snapshot.execute(users.select()).all()
         assert reasons(verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0)))) == ["accepted"]
     assert reasons(verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0)))) == ["replayed"]
+
+
+# Challenges that a client carries
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each judgement was told that its challenge is spent."""
+    seen: list[bool] = []
+
+    def look(attempt: Attempt, situation: Situation, chosen: Settings) -> Judgement:
+        seen.append(situation.challenge_spent)
+        return judge(attempt, situation, chosen)
+
+    monkeypatch.setattr("mfa_runtime.ledger.judge", look)
+    return seen
+
+
+def carried(name: str, typed: str | None, challenge: str = "c1", until: float = T0 + 120) -> Attempt:
+    """An attempt that answers a challenge which its client carried."""
+    return replace(attempt(name, typed, challenge_id=challenge), challenge_until=until)
+
+
+def test_a_carried_challenge_is_answered_once(installed: Installation, told: list[bool]) -> None:
+    """The first answer wins, right or wrong, whoever looks: the same batch, the next one, another process."""
+    guess = wrong(*(ALICE.code(T0, o) for o in range(-12, 13)))
+
+    first = (carried("alice", guess), carried("alice", ALICE.code(T0)), carried("bob", guess, "c2"))
+    verdicts(installed, installed.ledger(), *first)
+    assert told == [False, True, False]
+    told.clear()
+
+    verdicts(installed, installed.ledger(), carried("alice", ALICE.code(T0)), carried("bob", guess, "c3"))
+    assert told == [True, False]
+
+
+def test_a_carried_challenge_ends(installed: Installation, told: list[bool]) -> None:
+    """At its last moment it is over, and nothing of it is kept."""
+    guess = wrong(*(ALICE.code(T0, o) for o in range(-12, 13)))
+
+    verdicts(installed, installed.ledger(), carried("alice", guess, "over", T0), carried("alice", guess, "ends", T0 + 0.5))
+
+    assert told == [True, False]
+    with installed.store.reading() as connection:
+        assert accounts.answered_challenges(connection, ["over", "ends"]) == {"ends"}
+
+
+def test_an_answer_that_was_not_decided_spends_no_challenge(installed: Installation, told: list[bool]) -> None:
+    """A store that cannot be written refuses, and the person may try again with the same challenge."""
+    ledger = installed.ledger()
+    holder = sqlite3.connect(installed.store.path or "", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    raw = ledger._session.connect().connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)
+    raw.execute("PRAGMA busy_timeout=0")
+    assert reasons(verdicts(installed, ledger, carried("alice", ALICE.code(T0)))) == ["store_unavailable"]
+    holder.execute("ROLLBACK")
+    holder.close()
+    told.clear()
+
+    assert reasons(verdicts(installed, ledger, carried("alice", ALICE.code(T0)))) == ["accepted"]
+    assert told == [False]
+
+
+def test_other_attempts_do_not_ask_about_challenges(installed: Installation, told: list[bool]) -> None:
+    """Doors that keep their dialogue themselves, and questions, cost and write nothing."""
+    asked: list[str] = []
+    ledger = installed.ledger()
+    raw = ledger._session.connect().connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)
+    raw.set_trace_callback(asked.append)
+
+    verdicts(installed, ledger, attempt("alice", ALICE.code(T0), challenge_id="mine"), carried("bob", None))
+
+    assert told.count(True) == 0
+    assert asked
+    assert not any("spent_challenges" in text for text in asked)
 
 
 def test_hotp_counts_in_the_store(tmp_path: Path) -> None:

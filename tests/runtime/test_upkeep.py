@@ -15,6 +15,8 @@ from mfa_runtime.store import accounts
 from mfa_runtime.store.database import STORE_FILE, connect
 from mfa_runtime.store.schema import meta
 from mfa_runtime.upkeep import (
+    CHALLENGE_MEMORY_S,
+    CHALLENGES_AT_ONCE,
     CHECKPOINT_AFTER_S,
     CHECKPOINT_AT_EVENTS,
     HIGH_WATER_FILE,
@@ -64,6 +66,19 @@ def test_failures_of_an_account_are_never_forgotten(installed: Installation) -> 
     forget(installed.store, now=T0 + 3_650 * DAY, rules=RULES)
 
     assert kept(installed) == {"account:alice", "unknown:7"}
+
+
+def test_answered_challenges_are_forgotten_long_after_their_end(installed: Installation) -> None:
+    """In several transactions where there are many, and never one that could be answered again."""
+    over, recent = T0 - CHALLENGE_MEMORY_S - 1, T0 - CHALLENGE_MEMORY_S + 1
+    many = CHALLENGES_AT_ONCE + 5
+    with installed.store.writing() as connection:
+        assert accounts.answer_challenges(connection, {f"over-{n}": over for n in range(many)} | {"recent": recent})
+
+    assert forget(installed.store, now=T0, rules=RULES) == Forgotten(0, 0, many)
+
+    with installed.store.reading() as connection:
+        assert accounts.answered_challenges(connection, ["over-0", f"over-{many - 1}", "recent"]) == {"recent"}
 
 
 def log_bytes(installation: Installation) -> int:
