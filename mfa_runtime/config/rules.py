@@ -41,7 +41,7 @@ from mfa_runtime.config.notation import (
     duration,
     read_networks,
 )
-from mfa_runtime.config.sections import Section
+from mfa_runtime.config.section import Section
 
 _RULE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch
 _USER_PATTERN = re.compile(r"[!-?A-\[\]-~]{1,256}").fullmatch

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mfa_core.errors import InvalidInput
 from mfa_core.identity import IdentityRules
@@ -31,24 +31,9 @@ from mfa_runtime.config.notation import (
     read_networks,
     whole,
 )
-
-
-def _written(value: str) -> Any:
-    """A default in the notation of the file; it is read like one from there."""
-    return Field(default=value)
-
-
-class Section(BaseModel):
-    """A mapping whose keys are all known. Defaults are written as in the file, and checked like it."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True, hide_input_in_errors=True
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _an_empty_section_has_its_defaults(cls, data: Any) -> Any:
-        return {} if data is None else data
+from mfa_runtime.config.primary import NoneSection, Primary, ServiceName
+from mfa_runtime.config.primary import PrimaryType as PrimaryType
+from mfa_runtime.config.section import Section, written
 
 
 class Role(enum.StrEnum):
@@ -84,7 +69,7 @@ class Totp(Section):
     window: Annotated[int, whole(0, 2)] = 1
     max_drift: Annotated[int, whole(0, 10)] = 10
     digits: Annotated[int, whole(6, 8)] = 6
-    period: Annotated[int, duration("30s", "60s")] = _written("30s")
+    period: Annotated[int, duration("30s", "60s")] = written("30s")
     digest: Digest = Digest.SHA1
 
     @field_validator("digits", mode="after")
@@ -106,12 +91,12 @@ class Throttle(Section):
     """How fast somebody may guess: see :mod:`mfa_core.throttle`. Times are seconds."""
 
     free: Annotated[int, whole(1, 10)] = 3
-    base: Annotated[int, duration("1s", "60s")] = _written("1s")
-    cap: Annotated[int, duration("1m", "24h")] = _written("15m")
+    base: Annotated[int, duration("1s", "60s")] = written("1s")
+    cap: Annotated[int, duration("1m", "24h")] = written("15m")
     hard_cap: Annotated[int, whole(1, 100)] = 100
     source_free: Annotated[int, whole(1, 10_000)] = 30
-    lane_memory: Annotated[int, duration("0", "365d")] = _written("30d")
-    forgive: Annotated[int, duration("1s", "24h")] = _written("60s")
+    lane_memory: Annotated[int, duration("0", "365d")] = written("30d")
+    forgive: Annotated[int, duration("1s", "24h")] = written("60s")
 
     def rules(self) -> ThrottleRules:
         """As the core wants them."""
@@ -130,7 +115,7 @@ class Enrolment(Section):
     """How users come to have a second factor. ``grace_days`` is days, ``pending`` seconds."""
 
     grace_days: Annotated[int, whole(1, 365)] = 7
-    pending: Annotated[int, duration("1m", "1h")] = _written("15m")
+    pending: Annotated[int, duration("1m", "1h")] = written("15m")
     enrol_networks: Names = (
         "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7",
     )  # fmt: skip
@@ -151,7 +136,7 @@ class Recovery(Section):
 
     codes: Annotated[int, whole(0, 99)] = 10
     remind_at: Annotated[int, whole(0, 99)] = 3
-    bypass_ttl: Annotated[int, duration("1m", "24h")] = _written("1h")
+    bypass_ttl: Annotated[int, duration("1m", "24h")] = written("1h")
     bypass_uses: Annotated[int, whole(1, 10)] = 1
 
 
@@ -176,8 +161,8 @@ class Directory(Section):
     """Where groups come from. ``timeout`` and ``cache`` are seconds."""
 
     groups: GroupSource = GroupSource.NSS
-    timeout: Annotated[int, duration("1s", "30s")] = _written("3s")
-    cache: Annotated[int, duration("0", "1h")] = _written("60s")
+    timeout: Annotated[int, duration("1s", "30s")] = written("3s")
+    cache: Annotated[int, duration("0", "1h")] = written("60s")
     cache_entries: Annotated[int, whole(1, 1_000_000)] = 10_000
     workers: Annotated[int, whole(1, 64)] = 4
 
@@ -236,41 +221,6 @@ class PamSettings(Section):
         return Grammar(SplitMode(self.split.value), self.separator)
 
 
-class PrimaryType(enum.StrEnum):
-    """Who verifies the password where it stands in a combined answer."""
-
-    NONE = "none"
-    """The modules after ours, which get it as PAM_AUTHTOK."""
-    PAM = "pam"
-
-
-_OTHER_PRIMARIES = {"ldap", "radius", "local"}
-_SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}").fullmatch
-
-
-def _service_name(value: object) -> str:
-    if isinstance(value, str) and _SERVICE_NAME(value):
-        return value
-    raise Unfit("the name of a PAM service, such as sshd")
-
-
-ServiceName = Annotated[str, BeforeValidator(_service_name)]
-
-
-class Primary(Section):
-    """The first factor, where it is ours. ``service`` is the PAM service that type ``pam`` asks."""
-
-    type: PrimaryType = PrimaryType.NONE
-    service: ServiceName = "mfad-primary"
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _exists_in_this_version(cls, value: object) -> object:
-        if value in _OTHER_PRIMARIES:
-            raise Unfit("none or pam", f"this version of mfad has no {value} backend for passwords")
-        return value
-
-
 _MAX_SOCKET_PATH_BYTES = 107
 """unix(7): sun_path has 108 bytes, the last one a NUL."""
 
@@ -281,13 +231,13 @@ class PamDoor(PamSettings):
     ``conversation_timeout`` is seconds, for a whole dialogue.
     """
 
-    socket_dir: Place = _written("/run/mfad")
-    conversation_timeout: Annotated[int, duration("5s", "10m")] = _written("95s")
+    socket_dir: Place = written("/run/mfad")
+    conversation_timeout: Annotated[int, duration("5s", "10m")] = written("95s")
     max_prompts: Annotated[int, whole(1, 10)] = 3
     account_exempt_services: Names = (
         "cron", "crond", "anacron", "atd", "systemd-user", "sudo", "sudo-i", "runuser", "runuser-l",
     )  # fmt: skip
-    primary: Primary = Field(default_factory=Primary)
+    primary: Primary = Field(default_factory=NoneSection)
     services: dict[ServiceName, PamSettings] = Field(default_factory=dict)
 
     @field_validator("socket_dir", mode="after")
@@ -386,11 +336,11 @@ class Settings(Section):
     """The top of the file. ``policy`` is read rule by rule, in :mod:`mfa_runtime.config.rules`."""
 
     role: Role = Role.STANDALONE
-    state_dir: Place = _written("/var/lib/mfad")
+    state_dir: Place = written("/var/lib/mfad")
     key_file: Place | None = None
     key: Annotated[str | None, BeforeValidator(_key)] = None
     issuer: Annotated[str, BeforeValidator(_issuer)] = "mfad"
-    time_zone: Zone = _written("UTC")
+    time_zone: Zone = written("UTC")
     host_groups: Names = ()
     log_level: LogLevel = LogLevel.INFO
     doors: Doors = Field(default_factory=lambda: Doors.model_validate({"pam": {}}))

@@ -289,7 +289,7 @@ def test_an_empty_section_has_its_defaults(text: str) -> None:
         pytest.param("doors: {pam: {separator: '-'}}", [(1, "doors.pam.separator")], id="separator inside codes"),
         pytest.param("doors: {pam: {prompt: ''}}", [(1, "doors.pam.prompt")], id="empty prompt"),
         pytest.param("doors: {pam: {prompt: \"a\\nb\"}}", [(1, "doors.pam.prompt")], id="prompt of two lines"),
-        pytest.param("doors: {pam: {primary: {type: ldap}}}", [(1, "doors.pam.primary.type")], id="ldap backend"),
+        pytest.param("doors: {pam: {primary: {type: ldap}}}", [(1, "doors.pam.primary.servers")], id="ldap backend"),
         pytest.param("doors: {pam: {services: {../x: {}}}}", [(1, "doors.pam.services.../x")], id="service name"),
         pytest.param(f"doors: {{pam: {{socket_dir: {'x' * 98}}}}}", [(1, "doors.pam.socket_dir")], id="socket path too long"),
         pytest.param(
