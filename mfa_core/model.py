@@ -7,6 +7,7 @@ how it travels.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mfa_core.secret import Secret
@@ -40,6 +41,8 @@ class Interaction(enum.StrEnum):
     """It can ask, and may show a new secret."""
     ASKS = "asks"
     """It can ask, but its caller is not trusted with a secret: a screen locker that runs as the user."""
+    CHALLENGES = "challenges"
+    """It can ask by a challenge that its client carries away and answers in a request of its own (RADIUS State)."""
     ONE_SHOT = "one_shot"
 
 
@@ -54,6 +57,11 @@ class SplitMode(enum.StrEnum):
     """``secret,123456``"""
     OTP_ONLY = "otp_only"
     """The password field carries nothing but the code."""
+    PASSWORD = "password"  # noqa: S105  a mode, not a password
+    """All of it is the password; the code is asked for afterwards."""
+    AUTO = "auto"
+    """Whatever it can be: the code alone where no password is ours to check, password and code by separator or end to end, or
+    the password alone, and then the code is asked for."""
     KEYWORD = "keyword"
     """``secret,push``: the word names an out-of-band factor; codes are split as with SEPARATOR."""
 
@@ -77,7 +85,10 @@ class Attempt:
     when the door does not know it. ``typed`` is None when nothing was asked yet. ``client`` names the retransmitting
     party (a NAS, a tty), for "the same wrong code again counts once". ``wait_s`` is how long the door can wait for an
     out-of-band factor, seconds. ``methods`` are what SSH_AUTH_INFO_0 lists as done, for instance ``publickey ssh-ed25519``.
-    ``challenge_id`` repeats the id of the challenge that this answers. ``grammar`` says how ``typed`` is to be read; a policy
+    ``challenge_id`` repeats the id of the challenge that this answers; where ``challenge_until`` (Unix seconds) is given, the
+    challenge was carried by the client, and may be answered once. ``veiled`` stands where the door does not see the code but a
+    one-way answer made from it (CHAP, RFC 1994): whether a candidate code gives that answer; ``typed`` then holds the answer's
+    bytes. ``grammar`` says how ``typed`` is to be read; a policy
     rule may say otherwise.
     """
 
@@ -94,6 +105,8 @@ class Attempt:
     methods: tuple[str, ...] = ()
     challenge_id: str = ""
     grammar: Grammar = SEPARATE
+    challenge_until: float = 0.0
+    veiled: Callable[[str], bool] | None = None
 
 
 class FactorKind(enum.StrEnum):

@@ -70,6 +70,10 @@ class PasscodeKind(enum.StrEnum):
     RECOVERY_KEY = "recovery_key"
     BYPASS = "bypass"
     KEYWORD = "keyword"
+    ABSENT = "absent"
+    """No code was typed where one may be asked for afterwards: all of the text is the password."""
+    VEILED = "veiled"
+    """A code that is not seen, only a one-way answer made from it (:attr:`mfa_core.model.Attempt.veiled`)."""
     MALFORMED = "malformed"
     """No code of any kind."""
 

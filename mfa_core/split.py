@@ -1,7 +1,8 @@
 """Where the password ends and the code begins, when both were typed in one text.
 
-Room rule: from the right, by the formats of the user's *own* credentials, at most two readings, and never the reading "all of
-it is the password": that one would let an enrolled user in without a code. Passwords keep their bytes exactly as they came.
+Room rule: from the right, by the formats of the user's *own* credentials, at most two readings with a code in them. The reading
+"all of it is the password" is marked ABSENT, and the verifier answers it with a question or an exemption, never with an accept.
+Passwords keep their bytes exactly as they came.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ MAX_CANDIDATES = 2
 """Each reading costs a verification, and a guesser one more chance."""
 
 LETTER_KINDS = frozenset({PasscodeKind.RECOVERY, PasscodeKind.RECOVERY_KEY, PasscodeKind.BYPASS})
+
+_CODES = LETTER_KINDS | {PasscodeKind.DIGITS}
+_NOT_A_PASSWORD = frozenset({PasscodeKind.EMPTY, PasscodeKind.JUNK})
+_NO_PASSWORD = Secret(b"")
+_ABSENT = Passcode(PasscodeKind.ABSENT, Secret(b""))
 
 # The longest code with a separator after every character has 47 bytes; a separator further left cannot precede a code.
 _CODE_REGION_BYTES = 64
@@ -51,13 +57,23 @@ class Split:
     passcode: Passcode
 
 
-def split(typed: bytes, grammar: Grammar, formats: CodeFormats) -> tuple[Split, ...]:
+def whole(typed: bytes) -> Split:
+    """The reading that all of ``typed`` is the password."""
+    return Split(Secret(typed), _ABSENT)
+
+
+def split(typed: bytes, grammar: Grammar, formats: CodeFormats, *, ours: bool = False) -> tuple[Split, ...]:
     """Return the readings of ``typed``, longest code first; none when no code of this user can stand in it. Never raises.
+
+    ``ours`` says that a backend of ours checks passwords; only AUTO asks.
 
     SEPARATE and OTP_ONLY: one reading, of any kind, with an empty password. The other modes: only codes that ``formats``
     has, and only behind a password of at least one byte, because directories answer "yes" to an empty one (RFC 4513
     section 5.1.2). What is EMPTY or JUNK as a whole comes back as that one reading in every mode, so that it can be told
     apart from a missing code.
+
+    PASSWORD: the one reading is that all of it is the password. AUTO: where passwords are ours, the readings of SEPARATOR,
+    else those of APPEND, and behind them that all of it is the password; where they are not, a code alone is just that.
 
     APPEND takes letter codes only as they are printed, with their hyphens: without them the end of most passwords would
     read as one. KEYWORD takes what SEPARATOR takes, and the words.
@@ -71,12 +87,26 @@ def split(typed: bytes, grammar: Grammar, formats: CodeFormats) -> tuple[Split, 
             readings = _separated(typed, grammar.separator, formats, words=frozenset())
         case SplitMode.KEYWORD:
             readings = _separated(typed, grammar.separator, formats, words=frozenset({PasscodeKind.KEYWORD}))
+        case SplitMode.PASSWORD:
+            return (whole(typed),) if typed else (Split(_NO_PASSWORD, read_passcode(typed)),)
+        case SplitMode.AUTO:
+            return _automatic(typed, grammar.separator, formats, ours=ours)
         case _:
             assert_never(grammar.mode)
     found = tuple(reading for reading, _ in zip(readings, range(MAX_CANDIDATES), strict=False))
-    if not found and (whole := read_passcode(typed)).kind in {PasscodeKind.EMPTY, PasscodeKind.JUNK}:
-        return (Split(Secret(b""), whole),)
+    if not found and (alone := read_passcode(typed)).kind in _NOT_A_PASSWORD:
+        return (Split(_NO_PASSWORD, alone),)
     return found
+
+
+def _automatic(typed: bytes, separator: str, formats: CodeFormats, *, ours: bool) -> tuple[Split, ...]:
+    alone = read_passcode(typed)
+    if alone.kind in _NOT_A_PASSWORD or (not ours and alone.kind in _CODES):
+        return (Split(_NO_PASSWORD, alone),)
+    found = tuple(_separated(typed, separator, formats, words=frozenset())) or tuple(_appended(typed, formats))
+    found = found[:MAX_CANDIDATES]
+    # Where nobody of ours checks the password, a code that stands behind one is all there is to say.
+    return (*found, whole(typed)) if ours or not found else found
 
 
 def _appended(typed: bytes, formats: CodeFormats) -> Iterator[Split]:

@@ -104,7 +104,8 @@ class Accepted:
 
     ``factor`` is the kind that was used; ``notices`` are for the person, after the login. ``password`` is what stood
     before the code where both were typed in one text (the rest of the stack may want it), else None. ``recovery_key`` is the
-    one that replaces a key that was used, to be shown once.
+    one that replaces a key that was used, to be shown once. ``user`` is the canonical name and ``rule`` the policy's rule: what
+    a door may have to tell its client depends on them.
     """
 
     event_id: str
@@ -113,16 +114,19 @@ class Accepted:
     notices: tuple[str, ...] = ()
     password: Secret | None = None
     recovery_key: Secret | None = None
+    user: str = ""
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Exempt:
-    """No second factor is wanted here. ``notices`` carry a grace deadline."""
+    """No second factor is wanted here. ``notices`` carry a grace deadline. A password that was ours to check was good."""
 
     event_id: str
     exemption: Exemption
     rule: str
     notices: tuple[str, ...] = ()
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ unknown, not enrolled or locked walk the same path, with a secret that nobody ha
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -30,7 +31,7 @@ from mfa_core.oath import Fit
 from mfa_core.passcode import Passcode, PasscodeKind
 from mfa_core.policy import TYPED_FACTORS, Action, Decision, Enforce, Enrol
 from mfa_core.secret import Secret
-from mfa_core.split import CodeFormats, Split, split
+from mfa_core.split import CodeFormats, Split, split, whole
 from mfa_core.throttle import (
     Standing,
     Throttle,
@@ -72,6 +73,7 @@ _DUMMY = Credential(
 """What an unknown user is compared with: the same work, and no step of it can ever be new."""
 
 _DEFAULT_FORMATS = CodeFormats()
+_VEILED = Split(Secret(b""), Passcode(PasscodeKind.VEILED, Secret(b"")))
 _THROTTLE_RULES = ThrottleRules()
 
 
@@ -120,7 +122,9 @@ class Situation:
     """All that the judgement of one attempt depends on. ``user`` is None when the store does not know the name.
 
     ``name`` is the canonical name; "" when the presented one maps to no identity. ``tag`` is the keyed tag of what was
-    typed and by which client. ``reading`` is the number of the reading whose password was checked, -1 for none.
+    typed and by which client. ``reading`` is the one whose password was checked; None where none was. ``challenge_spent``: the
+    challenge that this answers was answered before, or has passed its end.
+    ``challenge_spent``: the challenge that a client carried and that this answers was answered before, or is over.
     """
 
     name: str
@@ -132,7 +136,8 @@ class Situation:
     password: Password = Password.NOT_ASKED
     proof: Proof | None = None
     tag: bytes = b""
-    reading: int = -1
+    reading: Split | None = None
+    challenge_spent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +161,14 @@ class Judgement:
 def judge(attempt: Attempt, situation: Situation, settings: Settings) -> Judgement:
     """Decide one attempt. RFC 6238 section 5.2: a code that was accepted is never accepted again."""
     decision, user = situation.decision, situation.user
+    if situation.challenge_spent:
+        return _refuse(attempt, situation, Reason.CHALLENGE_EXPIRED)
     if decision.action is Action.DENY:
         return _refuse(attempt, situation, Reason.POLICY_DENIED)
-    enrolled = tuple(
-        [c for c in situation.credentials if c.state is CredentialState.ACTIVE and c.kind in decision.factors]
-    )
+    enrolled = _enrolled(situation)
     exemption = _exemption(attempt, situation, settings, enrolled)
-    if exemption is not None:
+    # A password that is ours is checked of everybody: no second factor is wanted, and that is not no factor.
+    if exemption is not None and not (attempt.first_factor is FirstFactor.OURS and attempt.typed is not None):
         return exemption
     if (
         user is not None
@@ -172,7 +178,13 @@ def judge(attempt: Attempt, situation: Situation, settings: Settings) -> Judgeme
         enrolled = ()
     if attempt.typed is None:
         return _ask(attempt, situation, enrolled)
-    return _answer(attempt, situation, settings, enrolled)
+    return _answer(attempt, situation, settings, enrolled, exemption)
+
+
+def _enrolled(situation: Situation) -> tuple[Credential, ...]:
+    """The credentials that may answer under this decision."""
+    factors = situation.decision.factors
+    return tuple([c for c in situation.credentials if c.state is CredentialState.ACTIVE and c.kind in factors])
 
 
 def _is_bypass(situation: Situation) -> bool:
@@ -219,7 +231,7 @@ def _exemption(
 
 def _exempt(attempt: Attempt, situation: Situation, exemption: Exemption, *notices: str) -> Judgement:
     return Judgement(
-        Exempt(attempt.event_id, exemption, situation.decision.rule, notices),
+        Exempt(attempt.event_id, exemption, situation.decision.rule, notices, situation.name),
         _event(attempt, situation, Outcome.EXEMPT, exemption),
         situation.throttle,
     )
@@ -230,7 +242,10 @@ def _ask(attempt: Attempt, situation: Situation, enrolled: tuple[Credential, ...
         return _refuse(attempt, situation, Reason.ENROLMENT_OFFERED, text=texts.MUST_ENROL, may_enrol=True)
     if attempt.interaction is Interaction.ONE_SHOT:
         return _refuse(attempt, situation, Reason.FACTOR_REQUIRED)
-    combined = _grammar(attempt, situation).mode not in {SplitMode.SEPARATE, SplitMode.OTP_ONLY}
+    if situation.password is Password.GOOD and not enrolled:
+        # No challenge that nothing can answer: who has proved the password may hear why.
+        return _refuse(attempt, situation, _unenrolled_reason(situation, enrolled) or Reason.NOT_ENROLLED)
+    combined = attempt.interaction is not Interaction.CHALLENGES and _grammar(attempt, situation).mode not in _CODE_ALONE
     prompt = (
         Prompt(PromptKind.PASSWORD_AND_CODE, texts.COMBINED_PROMPT)
         if combined
@@ -241,6 +256,9 @@ def _ask(attempt: Attempt, situation: Situation, enrolled: tuple[Credential, ...
         _event(attempt, situation, Outcome.CHALLENGED),
         situation.throttle,
     )
+
+
+_CODE_ALONE = {SplitMode.SEPARATE, SplitMode.OTP_ONLY}
 
 
 def _may_enrol(attempt: Attempt, situation: Situation) -> bool:
@@ -258,33 +276,54 @@ _CAN_ENROL = {EnrolmentState.NONE, EnrolmentState.INVITED, EnrolmentState.PENDIN
 
 
 def _grammar(attempt: Attempt, situation: Situation) -> Grammar:
-    return attempt.grammar if situation.decision.grammar is None else situation.decision.grammar
+    # What answers a challenge is a code, whatever the rule says of the text before it.
+    if situation.decision.grammar is None or attempt.challenge_until:
+        return attempt.grammar
+    return situation.decision.grammar
 
 
-def readings(attempt: Attempt, situation: Situation) -> tuple[Split, ...]:
-    """How what was typed can be read, by this user's own formats. The runtime asks for it to check passwords and hashes."""
+def readings(attempt: Attempt, situation: Situation, settings: Settings) -> tuple[Split, ...]:
+    """How what was typed can be read, by this user's own formats. The runtime asks for it to check passwords and hashes.
+
+    Where the password is ours and no second factor is wanted, all of it may be the password in every grammar.
+    """
     if attempt.typed is None:
         return ()
+    if attempt.veiled is not None:
+        return (_VEILED,)
     grammar, formats = _grammar(attempt, situation), _DEFAULT_FORMATS
     if grammar.mode is not SplitMode.SEPARATE and situation.credentials:
-        formats = CodeFormats(frozenset(c.digits for c in situation.credentials), _DEFAULT_FORMATS.letters)
-    return split(attempt.typed.reveal(), grammar, formats)
+        formats = CodeFormats(frozenset([c.digits for c in situation.credentials]), _DEFAULT_FORMATS.letters)
+    ours = attempt.first_factor is FirstFactor.OURS
+    typed = attempt.typed.reveal()
+    found = split(typed, grammar, formats, ours=ours)
+    if (
+        ours
+        and typed
+        and all(reading.password for reading in found)
+        and all(reading.passcode.kind is not PasscodeKind.ABSENT for reading in found)
+        and _exemption(attempt, situation, settings, _enrolled(situation)) is not None
+    ):
+        return (*found, whole(typed))
+    return found
 
 
 def _answer(
-    attempt: Attempt, situation: Situation, settings: Settings, enrolled: tuple[Credential, ...]
+    attempt: Attempt,
+    situation: Situation,
+    settings: Settings,
+    enrolled: tuple[Credential, ...],
+    exemption: Judgement | None,
 ) -> Judgement:
     throttle, now, rules = situation.throttle, situation.now, settings.throttle
-    found = readings(attempt, situation)
-    if situation.reading >= 0:
-        found = found[situation.reading : situation.reading + 1]
+    found = readings(attempt, situation, settings) if situation.reading is None else (situation.reading,)
     if not found:
         return _refuse(attempt, situation, Reason.NO_CODE)
     if found[0].passcode.kind is PasscodeKind.EMPTY:
         return _refuse(attempt, situation, Reason.EMPTY)
     if found[0].passcode.kind is PasscodeKind.JUNK:
         return _refuse(attempt, situation, Reason.JUNK)
-    if attempt.interaction is Interaction.ONE_SHOT and _is_repeat(situation, rules):
+    if attempt.interaction in _RETRANSMITS and _is_repeat(situation, rules):
         return _refuse(attempt, situation, Reason.REPEATED)
     where, wait_s = standing(throttle, now, rules)
     # What an administrator or a kept recovery code says goes through the hard lock: it is what clears it.
@@ -298,13 +337,17 @@ def _answer(
     # NOT_ASKED where it is ours: nothing could be read when it was to be checked, and a credential has come since.
     ours = attempt.first_factor is FirstFactor.OURS
     if situation.password is Password.BAD or (ours and situation.password is not Password.GOOD):
-        # The password has its own counter, where it is kept; guessing it must not lock the second factor (core 5, case 14).
-        source = charge_source(throttle.source, now, rules) if attempt.source else throttle.source
         return replace(
             _refuse(attempt, situation, Reason.FIRST_FACTOR_FAILED),
-            throttle=Throttle(throttle.account, throttle.lane, source),
+            throttle=_charge_password(attempt, situation, settings),
         )
-    outcome = _evaluate(found, situation, settings, enrolled)
+    if ours and exemption is not None:
+        return exemption
+    if found[0].passcode.kind is PasscodeKind.ABSENT:
+        if attempt.interaction is not Interaction.CHALLENGES:
+            return _refuse(attempt, situation, Reason.NO_CODE)
+        return _ask(attempt, situation, enrolled)
+    outcome = _evaluate(found, situation, settings, enrolled, attempt.veiled)
     if isinstance(outcome, _Refused):
         # The charge stands for every code that was looked at. It is computed after the comparison only because nothing can
         # come between them: attempts on one account are judged one after another inside the writing transaction.
@@ -338,12 +381,39 @@ def _answer(
         step=outcome.step,
     )
     return Judgement(
-        Accepted(attempt.event_id, outcome.factor, outcome.label, outcome.notices, outcome.password),
+        Accepted(
+            attempt.event_id,
+            outcome.factor,
+            outcome.label,
+            outcome.notices,
+            outcome.password,
+            user=situation.name,
+            rule=situation.decision.rule,
+        ),
         event,
         fresh,
         credential=outcome.credential,
         spent_code=outcome.spent_code,
     )
+
+
+def _charge_password(attempt: Attempt, situation: Situation, settings: Settings) -> Throttle:
+    """What a wrong password costs: the source, and the account where a wrong code may have hidden in it.
+
+    The password has its own counter, where it is kept; guessing it must not lock the second factor. But AUTO asks a backend
+    about one reading only: who knows the password and guesses codes behind it looks like somebody with a longer password.
+    """
+    throttle, now, rules = situation.throttle, situation.now, settings.throttle
+    if situation.reading is not None and situation.reading.passcode.kind is PasscodeKind.ABSENT:
+        seen = readings(attempt, situation, settings)
+        if any(reading.passcode.kind is not PasscodeKind.ABSENT for reading in seen):
+            charged = charge(throttle, now, rules, tag=situation.tag)
+            return charged if attempt.source else Throttle(charged.account, charged.lane, throttle.source)
+    source = charge_source(throttle.source, now, rules) if attempt.source else throttle.source
+    return Throttle(throttle.account, throttle.lane, source)
+
+
+_RETRANSMITS = {Interaction.ONE_SHOT, Interaction.CHALLENGES}
 
 
 def _is_repeat(situation: Situation, rules: ThrottleRules) -> bool:
@@ -373,13 +443,20 @@ class _Refused:
 
 
 def _evaluate(
-    found: tuple[Split, ...], situation: Situation, settings: Settings, enrolled: tuple[Credential, ...]
+    found: tuple[Split, ...],
+    situation: Situation,
+    settings: Settings,
+    enrolled: tuple[Credential, ...],
+    veiled: Callable[[str], bool] | None,
 ) -> _Good | _Refused:
     refused = _Refused(Reason.MALFORMED)
     for reading in found:
         passcode = reading.passcode
         if passcode.kind is PasscodeKind.DIGITS:
-            outcome = _evaluate_digits(passcode, situation, settings, enrolled)
+            code = passcode.text.reveal().decode("ascii")
+            outcome = _evaluate_digits(code, situation, settings, enrolled)
+        elif passcode.kind is PasscodeKind.VEILED and veiled is not None:
+            outcome = _evaluate_digits(veiled, situation, settings, enrolled)
         elif passcode.kind in _ONE_TIME:
             outcome = _evaluate_one_time(_ONE_TIME[passcode.kind], situation)
         else:
@@ -392,9 +469,8 @@ def _evaluate(
 
 
 def _evaluate_digits(
-    passcode: Passcode, situation: Situation, settings: Settings, enrolled: tuple[Credential, ...]
+    code: str | Callable[[str], bool], situation: Situation, settings: Settings, enrolled: tuple[Credential, ...]
 ) -> _Good | _Refused:
-    code = passcode.text.reveal().decode("ascii")
     best = _Refused(Reason.MISMATCH)
     for credential in enrolled or (_DUMMY,):
         result = oath.match(credential, code, now=situation.now, window=settings.window, max_drift=settings.max_drift)
@@ -501,7 +577,8 @@ def _refuse(
     may_enrol: bool = False,
     note: str = "",
 ) -> Judgement:
-    proved = attempt.first_factor is FirstFactor.DONE
+    checked = attempt.interaction is Interaction.CHALLENGES and situation.password is Password.GOOD
+    proved = checked or attempt.first_factor is FirstFactor.DONE
     if not text:
         text = _TEXTS.get(reason, "")
     if not text or not (proved or (attempt.interaction is not Interaction.ONE_SHOT and reason in _AT_PROMPT)):

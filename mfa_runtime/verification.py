@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
@@ -17,7 +17,7 @@ from mfa_core import oath, texts
 from mfa_core.audit import AttemptDecided, Outcome
 from mfa_core.errors import MfaError, Overloaded, StoreUnavailable, UsernameRefused
 from mfa_core.identity import IdentityRules, normalise
-from mfa_core.model import Attempt, CredentialState, FactorKind, FirstFactor, Interaction, SplitMode
+from mfa_core.model import Attempt, CredentialState, Door, FactorKind, FirstFactor, Interaction, SplitMode
 from mfa_core.passcode import Passcode, PasscodeKind
 from mfa_core.policy import Decision, Policy, PolicyQuestion
 from mfa_core.secret import Secret
@@ -91,7 +91,7 @@ class Verification:
         groups: Groups,
         clock: Callable[[], float],
         capacity: int,
-        primary: Primary | None = None,
+        primaries: Mapping[Door, Primary] | None = None,
         enroller: Enroller | None = None,
     ) -> None:
         self._store = store
@@ -99,7 +99,7 @@ class Verification:
         self._rules = rules
         self._groups = groups
         self._clock = clock
-        self._primary = primary
+        self._primaries = dict(primaries or {})
         self._enroller = enroller
         self._writer: GroupCommit[Entry, Ruling] = GroupCommit(ledger.process, capacity=capacity, idle=ledger.flush)
         self._hashers = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
@@ -116,10 +116,10 @@ class Verification:
         for pool in (self._hashers, self._readers):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def replace_rules(self, rules: Rules, primary: Primary | None) -> None:
+    def replace_rules(self, rules: Rules, primaries: Mapping[Door, Primary]) -> None:
         """From the next attempt on, these hold."""
         self._rules = rules
-        self._primary = primary
+        self._primaries = dict(primaries)
 
     async def decide(self, attempt: Attempt) -> Verdict:
         """Decide one attempt: see :class:`mfa_runtime.gate.Gate`."""
@@ -179,7 +179,9 @@ class Verification:
             )
         )
         typed = attempt.typed
-        tag = self._tag(attempt, typed) if typed and attempt.interaction is Interaction.ONE_SHOT else b""
+        tag = b""
+        if typed and not attempt.challenge_until and attempt.interaction in _RETRANSMITS:
+            tag = self._tag(attempt, typed)
         entry = Entry(attempt, name, decision, rules.settings, tag=tag)
         if typed and (attempt.first_factor is FirstFactor.OURS or not _is_plainly_digits(attempt, decision, typed)):
             entry = await self._prepare(entry)
@@ -219,15 +221,15 @@ class Verification:
             decision=entry.decision,
             now=self._clock(),
         )
-        found = readings(entry.attempt, situation)
+        found = readings(entry.attempt, situation, entry.settings)
         if not found:
             return entry
         if entry.attempt.first_factor is FirstFactor.OURS:
             chosen = _likeliest(found, situation, entry.settings)
-            found = (found[chosen],)
+            found = (chosen,)
             entry = replace(entry, reading=chosen, password=Password.BAD)
-            if self._may_ask_backend(situation, entry.settings, found[0]):
-                entry = replace(entry, password=await self._check(entry, found[0].password))
+            if self._may_ask_backend(situation, entry.settings, chosen):
+                entry = replace(entry, password=await self._check(entry, chosen.password))
         for reading in found:
             kind = _LETTERS.get(reading.passcode.kind)
             if kind is not None:
@@ -253,12 +255,13 @@ class Verification:
             self._hashing -= 1
 
     async def _check(self, entry: Entry, password: Secret) -> Password:
-        if self._primary is None:
+        primary = self._primaries.get(entry.attempt.door)
+        if primary is None:
             raise PrimaryUnavailable("no first-factor backend is configured", cure="set `primary` for this door")
         if not password:
             # A directory would take this for an unauthenticated bind and say yes (RFC 4513 section 5.1.2).
             return Password.BAD
-        good = await self._primary.check(entry.name, password, entry.attempt)
+        good = await primary.check(entry.name, password, entry.attempt)
         return Password.GOOD if good else Password.BAD
 
     def _read(self, entry: Entry) -> tuple[accounts.Account | None, Throttle]:
@@ -297,15 +300,23 @@ def _is_plainly_digits(attempt: Attempt, decision: Decision, typed: Secret) -> b
             return raw.isdigit()
         case SplitMode.APPEND:
             return raw[-6:].isdigit()
+        case SplitMode.PASSWORD:
+            return True
+        case SplitMode.AUTO:
+            return raw[-6:].isdigit()
         case SplitMode.SEPARATOR | SplitMode.KEYWORD:
             return raw.rpartition(grammar.separator.encode("utf-8", "surrogateescape") or b",")[2].isdigit()
         case _:
             assert_never(grammar.mode)
 
 
-def _likeliest(found: tuple[Split, ...], situation: Situation, settings: Settings) -> int:
-    """Which reading's password to check, as there may be only one check: the one whose code fits now, else the first."""
-    for i, reading in enumerate(found):
+def _likeliest(found: tuple[Split, ...], situation: Situation, settings: Settings) -> Split:
+    """Which reading's password to check, as there may be only one check.
+
+    The one whose code fits now; else one with a code of letters, which nobody ends a password in; else that all of it is the
+    password, where that may be; else the first.
+    """
+    for reading in found:
         if reading.passcode.kind is not PasscodeKind.DIGITS:
             continue
         code = reading.passcode.text.reveal().decode("ascii")
@@ -313,5 +324,11 @@ def _likeliest(found: tuple[Split, ...], situation: Situation, settings: Setting
             if credential.state is CredentialState.ACTIVE:
                 result = oath.match(credential, code, now=situation.now, window=settings.window, max_drift=settings.max_drift)
                 if result.fit is not oath.Fit.NONE:
-                    return i
-    return 0
+                    return reading
+    for reading in found:
+        if reading.passcode.kind in _LETTERS:
+            return reading
+    return found[-1] if found[-1].passcode.kind is PasscodeKind.ABSENT else found[0]
+
+
+_RETRANSMITS = {Interaction.ONE_SHOT, Interaction.CHALLENGES}

@@ -13,18 +13,20 @@ from functools import partial
 from pathlib import Path
 
 from mfa_core.errors import ConfigurationError
-from mfa_core.model import FirstFactor
+from mfa_core.model import Door, FirstFactor
 from mfa_core.policy import Fit
 from mfa_core.verifier import Settings
 from mfa_runtime.administration.enrolment import Parameters
 from mfa_runtime.audit_sinks import open_sink
 from mfa_runtime.config import Config
-from mfa_runtime.config.sections import GroupSource, PamDoor, PamMode, PamSettings, PrimaryType, PriorFactor
+from mfa_runtime.config.primary import PrimaryType
+from mfa_runtime.config.sections import GroupSource, PamDoor, PamMode, PamSettings, PriorFactor
 from mfa_runtime.directory import CachedGroups, Groups, NoGroups
 from mfa_runtime.event_id import new_event_id
 from mfa_runtime.key_file import KeyEncryptionKeys, load_key_source
 from mfa_runtime.ledger import Ledger
 from mfa_runtime.login_enrolment import LoginEnrolment
+from mfa_runtime.primaries import open_primary
 from mfa_runtime.primary import Primary
 from mfa_runtime.sealing import Keyring
 from mfa_runtime.store.database import Store
@@ -66,14 +68,15 @@ def build_rules(config: Config) -> Rules:
     )
 
 
-def build_primary(config: Config) -> Primary | None:
-    """The backend for passwords that are ours to check."""
-    door = config.doors.pam
-    if door is None or door.primary.type is PrimaryType.NONE:
-        return None
-    from mfa_runtime.primary_pam import PamPrimary
+def build_primaries(config: Config) -> dict[Door, Primary]:
+    """The backends for passwords that are ours to check, by door."""
+    found = {Door.PAM: build_primary(config.doors.pam)}
+    return {door: primary for door, primary in found.items() if primary is not None}
 
-    return PamPrimary(door.primary.service)
+
+def build_primary(door: PamDoor | None) -> Primary | None:
+    """The backend of one door."""
+    return None if door is None else open_primary(door.primary)
 
 
 def build_parameters(config: Config) -> Parameters:
@@ -174,7 +177,7 @@ class Parts:
             )
             if old != new
         ]
-        self.gate.replace_rules(build_rules(config), build_primary(config))
+        self.gate.replace_rules(build_rules(config), build_primaries(config))
         self.enrolment.replace_settings(build_parameters(config), may_enrol_from(config))
         if self.pam is not None and config.doors.pam is not None:
             self.pam.reload(build_pam_settings(config, config.doors.pam))
@@ -217,7 +220,7 @@ def build(config: Config) -> Parts:
         groups=build_groups(config),
         clock=time.time,
         capacity=config.limits.verification_queue,
-        primary=build_primary(config),
+        primaries=build_primaries(config),
         enroller=enrolment,
     )
     if config.doors.pam is None:

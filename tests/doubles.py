@@ -286,7 +286,7 @@ class Installation:
             groups=NoGroups(),
             clock=self.clock,
             capacity=self.capacity,
-            primary=self.primary,
+            primaries={} if self.primary is None else dict.fromkeys(Door, self.primary),
             enroller=self.enroller,
         )
         verification.start()

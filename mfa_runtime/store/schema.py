@@ -80,6 +80,24 @@ one_time_codes = Table(
     UniqueConstraint("user_id", "kind", "position", name="uq_one_time_codes"),
 )
 
+# The passwords of `primary: local`, for installations without a directory.
+passwords = Table(
+    "passwords",
+    metadata,
+    Column("user_id", _Id, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("hash", Text, nullable=False),  # argon2id, sealed
+    Column("changed_at", Double, nullable=False),
+)
+
+# Challenges that a client carries (RADIUS State) and that were answered: each may be answered once. Forgotten after their end.
+spent_challenges = Table(
+    "spent_challenges",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("expires_at", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # One row for each account, each known (account, source) lane and each source that has something to remember.
 throttle = Table(
     "throttle",

@@ -25,8 +25,10 @@ from mfa_core.model import (
     User,
 )
 from mfa_core.oath import code_at
+from mfa_core.passcode import read_passcode
 from mfa_core.policy import Action, Decision, Enforce, Enrol
 from mfa_core.secret import Secret
+from mfa_core.split import Split, whole
 from mfa_core.throttle import Record, Throttle, ThrottleRules
 from mfa_core.verdict import (
     Accepted,
@@ -81,6 +83,11 @@ def attempt(typed: str | bytes | None = None, **fields: object) -> Attempt:
     return Attempt(**(values | fields))  # type: ignore[arg-type]
 
 
+def read(password: str, digits: str) -> Split:
+    """The reading that a password stands before a code."""
+    return Split(Secret(password.encode()), read_passcode(digits.encode()))
+
+
 def situation(**fields: object) -> Situation:
     """Alice is active, has one TOTP and a clean record, and a code is required."""
     values: dict[str, object] = {
@@ -108,7 +115,7 @@ def test_a_right_code_is_accepted_and_its_step_is_spent() -> None:
     """core-5-1: the accept carries the credential that must be written first."""
     judgement = decide(code())
 
-    assert judgement.verdict == Accepted("e1", FactorKind.TOTP, "totp:7")
+    assert judgement.verdict == Accepted("e1", FactorKind.TOTP, "totp:7", user="alice", rule="r1")
     assert judgement.credential is not None
     assert judgement.credential.last_step == STEP
     assert (judgement.event.outcome, judgement.event.factor, judgement.event.step) == (Outcome.ACCEPTED, "totp", STEP)
@@ -242,7 +249,10 @@ REASONS: dict[Reason, Judgement] = {
     Reason.EXPIRED: decide(BYPASS, proof=replace(_PROOF[FactorKind.BYPASS], state=ProofState.EXPIRED)),
     Reason.POLICY_DENIED: decide(code(), decision=Decision("r1", Action.DENY)),
     Reason.FIRST_FACTOR_FAILED: decide(
-        "secret" + code(), how={"grammar": APPEND, "first_factor": FirstFactor.OURS}, password=Password.BAD, reading=0
+        "secret" + code(),
+        how={"grammar": APPEND, "first_factor": FirstFactor.OURS},
+        password=Password.BAD,
+        reading=read("secret", code()),
     ),
 }
 """How each reason comes about. The enrolment dialogue gives the two that are not here."""
@@ -323,13 +333,15 @@ def test_policy_comes_before_everything() -> None:
 def test_the_throttle_comes_before_the_password() -> None:
     """A guesser who has to wait does not learn whether the password was right."""
     for password in Password:
-        judgement = decide("pw" + code(), how={"grammar": APPEND}, password=password, reading=0, throttle=_WAITING)
+        judgement = decide(
+            "pw" + code(), how={"grammar": APPEND}, password=password, reading=read("pw", code()), throttle=_WAITING
+        )
         assert reason(judgement) is Reason.THROTTLED
 
 
 def test_the_password_comes_before_the_code() -> None:
     """core-5-14: a wrong one leaves the account's counter and the code alone; the source pays."""
-    judgement = decide("pw" + code(), how={"grammar": APPEND}, password=Password.BAD, reading=0)
+    judgement = decide("pw" + code(), how={"grammar": APPEND}, password=Password.BAD, reading=read("pw", code()))
 
     assert reason(judgement) is Reason.FIRST_FACTOR_FAILED
     assert judgement.credential is None
@@ -359,7 +371,7 @@ def test_a_success_clears_the_count_and_makes_the_source_known() -> None:
 def test_without_a_source_no_source_is_counted() -> None:
     """core-5-60: else all who come without one would share a counter, and a lane."""
     wrong = decide(WRONG, how={"source": None})
-    bad = decide("pw" + code(), how={"source": None, "grammar": APPEND}, password=Password.BAD, reading=0)
+    bad = decide("pw" + code(), how={"source": None, "grammar": APPEND}, password=Password.BAD, reading=read("pw", code()))
     good = decide(code(), how={"source": None})
 
     assert (wrong.throttle.source, wrong.throttle.account.consecutive) == (Record(), 1)
@@ -732,11 +744,11 @@ def test_only_the_reading_whose_password_was_checked_counts() -> None:
     eight = replace(TOTP, id=8, digits=8)
     typed = "pw" + "12" + code()
     both = (TOTP, eight)
-    found = readings(attempt(typed, grammar=APPEND), situation(credentials=both))
+    found = readings(attempt(typed, grammar=APPEND), situation(credentials=both), Settings())
     assert [r.password.reveal() for r in found] == [b"pw", b"pw12"]
 
-    right = decide(typed, how={"grammar": APPEND}, credentials=both, password=Password.GOOD, reading=1)
-    other = decide(typed, how={"grammar": APPEND}, credentials=both, password=Password.GOOD, reading=0)
+    right = decide(typed, how={"grammar": APPEND}, credentials=both, password=Password.GOOD, reading=found[1])
+    other = decide(typed, how={"grammar": APPEND}, credentials=both, password=Password.GOOD, reading=found[0])
 
     assert isinstance(right.verdict, Accepted)
     assert reason(other) is Reason.MISMATCH
@@ -1017,3 +1029,123 @@ def test_rules_of_the_throttle_come_from_the_settings() -> None:
     assert reason(following) is Reason.THROTTLED
     assert isinstance(following.verdict, Rejected)
     assert following.verdict.retry_after_s == 30
+
+
+# Doors that ask by a challenge of their client's
+
+
+AUTO = Grammar(SplitMode.AUTO)
+ASKED = {"interaction": Interaction.CHALLENGES}
+OURS = ASKED | {"first_factor": FirstFactor.OURS}
+
+
+def test_a_code_alone_is_enough_where_nobody_of_ours_checks_passwords() -> None:
+    """AUTO without a backend: the code, or anything and the code."""
+    for typed in (code(), "hello" + code(), "hello," + code()):
+        assert isinstance(decide(typed, how=ASKED | {"grammar": AUTO}).verdict, Accepted), typed
+
+
+@pytest.mark.parametrize("typed", ["hello", "summer 2026", "12345", ",", "123456,", "\u00fc"])
+def test_no_code_is_a_question_where_it_can_be_asked(typed: str) -> None:
+    """AUTO: a password alone is never an accept, whoever checks it."""
+    unchecked = decide(typed, how=ASKED | {"grammar": AUTO})
+    checked = decide(typed, how=OURS | {"grammar": AUTO}, password=Password.GOOD, reading=whole(typed.encode()))
+
+    for judgement in (unchecked, checked):
+        assert isinstance(judgement.verdict, Challenge)
+        assert judgement.throttle == Throttle()
+
+
+def test_no_code_is_a_refusal_where_nothing_can_be_asked() -> None:
+    """A client without challenges: not counted, as no code was looked at."""
+    how = {"interaction": Interaction.ONE_SHOT, "first_factor": FirstFactor.OURS, "grammar": AUTO}
+
+    judgement = decide("hello", how=how, password=Password.GOOD, reading=whole(b"hello"))
+
+    assert reason(judgement) is Reason.NO_CODE
+    assert judgement.throttle == Throttle()
+
+
+def test_a_wrong_password_is_no_question() -> None:
+    """The challenge would say that the password was right."""
+    how = OURS | {"grammar": Grammar(SplitMode.PASSWORD)}
+
+    judgement = decide("hello", how=how, password=Password.BAD, reading=whole(b"hello"))
+
+    assert reason(judgement) is Reason.FIRST_FACTOR_FAILED
+    assert judgement.throttle.account == Record()
+    assert judgement.throttle.source.failures == 1
+
+
+def test_guessing_codes_behind_a_known_password_is_counted_in_every_reading() -> None:
+    """AUTO asks the backend about one reading: "hello000000" as a whole is a wrong password, and it is a guess as well."""
+    judgement = decide("hello" + WRONG, how=OURS | {"grammar": AUTO}, password=Password.BAD, reading=whole(b"hello000000"))
+
+    assert reason(judgement) is Reason.FIRST_FACTOR_FAILED
+    assert judgement.throttle.account.failures == 1
+
+
+def test_a_password_that_looks_like_one_with_a_code_may_still_be_asked_for_the_code() -> None:
+    """AUTO: the backend said that all of it is the password."""
+    judgement = decide("hello" + WRONG, how=OURS | {"grammar": AUTO}, password=Password.GOOD, reading=whole(b"hello000000"))
+
+    assert isinstance(judgement.verdict, Challenge)
+    assert judgement.throttle == Throttle()
+
+
+def test_who_proved_the_password_and_has_no_factor_is_told_so() -> None:
+    """No challenge that nothing can answer."""
+    none = replace(ALICE, state=EnrolmentState.NONE)
+
+    judgement = decide(
+        "hello", how=OURS | {"grammar": AUTO}, user=none, credentials=(), password=Password.GOOD, reading=whole(b"hello")
+    )
+
+    assert isinstance(judgement.verdict, Rejected)
+    assert judgement.verdict.public_text == texts.MUST_ENROL
+    assert reason(judgement) is Reason.NOT_ENROLLED
+
+
+@pytest.mark.parametrize("mode", list(SplitMode))
+def test_exempt_is_not_without_a_password(mode: SplitMode) -> None:
+    """Where the password is ours, who needs no second factor still needs that one, and all that was typed may be it."""
+    exempt = replace(REQUIRE, action=Action.EXEMPT)
+    how = OURS | {"grammar": Grammar(mode)}
+    good = decide("hello", how=how, decision=exempt, password=Password.GOOD, reading=whole(b"hello"))
+    bad = decide("hello", how=how, decision=exempt, password=Password.BAD, reading=whole(b"hello"))
+    unasked = decide("hello", how=how, decision=exempt)
+    empty = decide("", how=how, decision=exempt)
+
+    assert isinstance(good.verdict, Exempt)
+    assert [reason(judgement) for judgement in (bad, unasked)] == [Reason.FIRST_FACTOR_FAILED] * 2
+    assert reason(empty) is Reason.EMPTY
+
+
+def test_a_challenge_is_answered_once() -> None:
+    """Not counted: the code was not looked at."""
+    judgement = decide(code(), how=ASKED | {"challenge_id": "c", "challenge_until": NOW + 60}, challenge_spent=True)
+
+    assert reason(judgement) is Reason.CHALLENGE_EXPIRED
+    assert judgement.throttle == Throttle()
+
+
+def test_what_answers_a_challenge_is_a_code_whatever_the_rule_says() -> None:
+    """A rule's `split` is about the text before it."""
+    decision = replace(REQUIRE, grammar=APPEND)
+    how = ASKED | {"grammar": Grammar(SplitMode.OTP_ONLY), "challenge_id": "c", "challenge_until": NOW + 60}
+
+    assert isinstance(decide(code(), how=how, decision=decision).verdict, Accepted)
+
+
+def test_a_veiled_code_is_found_among_the_candidates() -> None:
+    """CHAP shows a digest of the code: the present one fits, once."""
+    right = code()
+
+    judgement = decide("digest", how=ASKED | {"veiled": lambda candidate: candidate == right})
+    wrong = decide("digest", how=ASKED | {"veiled": lambda candidate: False})
+
+    assert isinstance(judgement.verdict, Accepted)
+    assert judgement.credential is not None
+    assert judgement.credential.last_step == STEP
+    assert reason(wrong) is Reason.MISMATCH
+    assert wrong.throttle.account.failures == 1

@@ -71,4 +71,4 @@ def test_migrations_are_sql_for_postgresql() -> None:
         for revision in reversed(list(ScriptDirectory(str(folder)).walk_revisions())):
             revision.module.upgrade()
 
-    assert out.getvalue().count("CREATE TABLE") == 9
+    assert out.getvalue().count("CREATE TABLE") == 11
