@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
 from typing import Any, get_args
@@ -25,14 +25,18 @@ from mfa_runtime.config import document as yaml_text
 from mfa_runtime.config.document import Document
 from mfa_runtime.config.notation import Unfit
 from mfa_runtime.config.problem import ConfigurationProblems, Problem, describe, key_of
+from mfa_runtime.config.radius_door import RadiusDoor
+from mfa_runtime.config.radius_door_together import faults
 from mfa_runtime.config.rules import RuleSection, When
 from mfa_runtime.config.sections import (
     Audit,
     Directory,
     Doors,
     Enrolment,
+    GroupSource,
     Limits,
     LogLevel,
+    Metrics,
     Recovery,
     Role,
     Settings,
@@ -66,7 +70,10 @@ class Config:
     directory: Directory
     limits: Limits
     audit: Audit
+    metrics: Metrics
     policy: Policy
+    places: Document = field(compare=False, repr=False)
+    """Where each key stands, without its value: for what is found wrong with it only when the parts are built."""
 
     @property
     def enabled_doors(self) -> frozenset[Door]:
@@ -110,6 +117,8 @@ def load_config_text(text: bytes | str, *, name: str, base: Path) -> Config:
     found.extend(_policy_problem(document, problem) for problem in problems(policy, doors))
     if settings is not None and not settings.enrolment.enrol_networks:
         found.extend(_enrolment_nowhere(document, policy))
+    if settings is not None and settings.doors.radius is not None:
+        found.extend(_radius_faults(document, settings, settings.doors.radius, policy))
     if settings is None or found:
         # What was noted while reading stands first; the same place is not blamed again for the gap that this left.
         first_by_place = {(problem.line, problem.key): problem for problem in reversed(found)}
@@ -132,7 +141,9 @@ def load_config_text(text: bytes | str, *, name: str, base: Path) -> Config:
         directory=settings.directory,
         limits=settings.limits,
         audit=settings.audit,
+        metrics=settings.metrics,
         policy=policy,
+        places=Document(document.name, {}, document.lines),
     )
 
 
@@ -148,6 +159,16 @@ def _enrolment_nowhere(document: Document, policy: Policy) -> Iterable[Problem]:
         )
         for rule in policy.rules
         if rule.enrol is Enrol.AT_LOGIN
+    ]
+
+
+def _radius_faults(document: Document, settings: Settings, door: RadiusDoor, policy: Policy) -> Iterable[Problem]:
+    sections = document.root.get("policy")
+    whole = len(policy.rules) == (len(sections) if isinstance(sections, list) else 0)
+    known = settings.directory.groups is not GroupSource.NONE
+    return [
+        Problem(document.name, document.line_of(fault.path), key_of(fault.path), fault.seen, fault.expected, fault.cure)
+        for fault in faults(door, policy=policy if whole else None, groups_are_known=known)
     ]
 
 

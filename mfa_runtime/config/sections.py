@@ -19,6 +19,7 @@ from mfa_core.identity import IdentityRules
 from mfa_core.model import Digest, Grammar, SplitMode
 from mfa_core.policy import FromNetworks
 from mfa_core.throttle import ThrottleRules
+from mfa_runtime.config.listen import MaybeEndpoint
 from mfa_runtime.config.notation import (
     Flag,
     Names,
@@ -33,6 +34,7 @@ from mfa_runtime.config.notation import (
 )
 from mfa_runtime.config.primary import NoneSection, Primary, ServiceName
 from mfa_runtime.config.primary import PrimaryType as PrimaryType
+from mfa_runtime.config.radius_door import RadiusDoor
 from mfa_runtime.config.section import Section, written
 
 
@@ -267,7 +269,7 @@ def _absent_door(name: str) -> Any:
         # None is the default: the key does not stand in the file.
         if value is not None:
             raise Unfit(
-                "a door of this version: pam",
+                "a door of this version: pam or radius",
                 f"this version of mfad has no {name} door, and does not start as if it had: take the section out",
                 seen=f"the {name} door",
             )
@@ -279,7 +281,7 @@ class Doors(Section):
     """The enabled doors. A door comes into being here: replace its ``_absent_door`` by its section's class."""
 
     pam: PamDoor | None = None
-    radius: Annotated[None, _absent_door("radius")] = None
+    radius: RadiusDoor | None = None
     ldap: Annotated[None, _absent_door("ldap")] = None
 
     @model_validator(mode="before")
@@ -293,9 +295,15 @@ class Doors(Section):
 
     @model_validator(mode="after")
     def _somebody_can_come_in(self) -> Doors:
-        if self.pam is None:
+        if self.pam is None and self.radius is None:
             raise Unfit("at least one door", "add `pam: {}` under doors", seen="no door")
         return self
+
+
+class Metrics(Section):
+    """Counters for Prometheus, over HTTP. ``listen`` None: nowhere."""
+
+    listen: MaybeEndpoint = None
 
 
 class Audit(Section):
@@ -352,6 +360,7 @@ class Settings(Section):
     directory: Directory = Field(default_factory=Directory)
     limits: Limits = Field(default_factory=Limits)
     audit: Audit = Field(default_factory=Audit)
+    metrics: Metrics = Field(default_factory=Metrics)
     policy: Any = ()
 
     @field_validator("role", mode="after")
