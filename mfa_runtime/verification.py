@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, assert_never
 
 from mfa_core import oath, texts
@@ -18,7 +19,7 @@ from mfa_core.audit import AttemptDecided, Outcome
 from mfa_core.errors import MfaError, Overloaded, StoreUnavailable, UsernameRefused
 from mfa_core.identity import IdentityRules, normalise
 from mfa_core.model import Attempt, CredentialState, Door, FactorKind, FirstFactor, Interaction, SplitMode
-from mfa_core.passcode import Passcode, PasscodeKind
+from mfa_core.passcode import Passcode, PasscodeKind, read_passcode
 from mfa_core.policy import Decision, Policy, PolicyQuestion
 from mfa_core.secret import Secret
 from mfa_core.split import Split
@@ -104,6 +105,7 @@ class Verification:
         self._writer: GroupCommit[Entry, Ruling] = GroupCommit(ledger.process, capacity=capacity, idle=ledger.flush)
         self._hashers = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
         self._hashing = 0
+        self._asked: set[asyncio.Task[Verdict]] = set()
         self._readers = ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="read")
 
     def start(self) -> None:
@@ -125,19 +127,25 @@ class Verification:
         """Decide one attempt: see :class:`mfa_runtime.gate.Gate`."""
         try:
             return await self._decide(attempt)
-        except Overloaded as err:
-            log.warning("attempt %s refused: %s", attempt.event_id, err)
-            return self._noted(attempt, Unavailable(attempt.event_id, Unready.OVERLOADED))
-        except PrimaryUnavailable as err:
-            log.warning("attempt %s refused: the first factor could not be checked: %s", attempt.event_id, err)
-            return self._noted(attempt, Unavailable(attempt.event_id, Unready.BACKEND))
-        except StoreUnavailable as err:
-            log.error("attempt %s refused: %s; %s", attempt.event_id, err, err.cure)
-            return self._noted(attempt, Unavailable(attempt.event_id, Unready.STORE))
-        except Exception:
-            # The outermost place: a bug refuses this login and leaves the others alone (ASVS 16.5.3: no fail-open).
-            log.exception("attempt %s refused: internal error", attempt.event_id)
-            return self._noted(attempt, Unavailable(attempt.event_id, Unready.INTERNAL))
+        except Exception as err:  # noqa: BLE001  logged there, and refused
+            return self._unavailable(attempt, err)
+
+    def _unavailable(self, attempt: Attempt, err: BaseException) -> Verdict:
+        """What broke, as a refusal. A bug refuses its login and leaves the others alone (ASVS 16.5.3: no fail-open)."""
+        match err:
+            case Overloaded():
+                log.warning("attempt %s refused: %s", attempt.event_id, err)
+                reason = Unready.OVERLOADED
+            case PrimaryUnavailable():
+                log.warning("attempt %s refused: the first factor could not be checked: %s", attempt.event_id, err)
+                reason = Unready.BACKEND
+            case StoreUnavailable():
+                log.error("attempt %s refused: %s; %s", attempt.event_id, err, err.cure)
+                reason = Unready.STORE
+            case _:
+                log.error("attempt %s refused: internal error", attempt.event_id, exc_info=err)
+                reason = Unready.INTERNAL
+        return self._noted(attempt, Unavailable(attempt.event_id, reason))
 
     def _noted(self, attempt: Attempt, verdict: Verdict) -> Verdict:
         """Give a refusal that the ledger did not judge its line in the audit log, with the next transaction."""
@@ -157,15 +165,69 @@ class Verification:
             )
         return verdict
 
+    def ask(self, attempt: Attempt, answer: Callable[[Verdict], None]) -> None:
+        """Decide one attempt: see :class:`mfa_runtime.gate.Gate`."""
+        loop = asyncio.get_running_loop()
+        try:
+            entry = self._plain_entry(attempt)
+            if entry is not None:
+                ruling = self._ledger.question(entry) if attempt.typed is None else None
+                if ruling is None:
+                    self._writer.submit_to(entry, partial(self._ruled, attempt, answer))
+                else:
+                    loop.call_soon(answer, ruling.verdict)
+                return
+        except Exception as err:  # noqa: BLE001  logged there, and refused
+            loop.call_soon(answer, self._unavailable(attempt, err))
+            return
+        task = loop.create_task(self.decide(attempt))
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+        task.add_done_callback(lambda decided: answer(decided.result()))
+
+    def _plain_entry(self, attempt: Attempt) -> Entry | None:
+        """The entry, if nothing has to be waited for: no group, backend or hash, and no dialogue that goes on; else None."""
+        rules, typed = self._rules, attempt.typed
+        if rules.policy.needs_groups or attempt.interaction is Interaction.PROMPTS:
+            return None
+        if typed is not None and attempt.first_factor is FirstFactor.OURS:
+            return None
+        entry = self._entry(attempt, self._name(attempt, rules), None, rules)
+        if typed and attempt.veiled is None and not _is_plainly_digits(attempt, entry.decision, typed):
+            return None
+        return entry
+
+    def _ruled(self, attempt: Attempt, answer: Callable[[Verdict], None], result: Ruling | BaseException) -> None:
+        answer(self._unavailable(attempt, result) if isinstance(result, BaseException) else result.verdict)
+
+    @staticmethod
+    def _name(attempt: Attempt, rules: Rules) -> str:
+        try:
+            return normalise(attempt.username, rules.identity)
+        except UsernameRefused:
+            return ""
+
     async def _decide(self, attempt: Attempt) -> Verdict:
         rules = self._rules
-        try:
-            name = normalise(attempt.username, rules.identity)
-        except UsernameRefused:
-            name = ""
+        name = self._name(attempt, rules)
         if attempt.challenge_id and self._enroller is not None and self._enroller.knows(attempt.challenge_id):
             return self._noted(attempt, await self._enroller.answer(attempt, name))
         groups = await self._groups.groups_of(name) if rules.policy.needs_groups and name else None
+        entry = self._entry(attempt, name, groups, rules)
+        typed = attempt.typed
+        if typed and attempt.veiled is None:
+            ours = attempt.first_factor is FirstFactor.OURS
+            if ours or not _is_plainly_digits(attempt, entry.decision, typed):
+                entry = await self._prepare(entry)
+        ruling = self._ledger.question(entry) if typed is None else None
+        if ruling is None:
+            ruling = await self._writer.submit(entry)
+        if ruling.may_enrol and self._enroller is not None:
+            return await self._enroller.offer(attempt, name)
+        return await self._with_new_key(attempt, name, ruling.verdict)
+
+    def _entry(self, attempt: Attempt, name: str, groups: frozenset[str] | None, rules: Rules) -> Entry:
+        """Ask the policy."""
         decision = rules.policy.decide(
             PolicyQuestion(
                 door=attempt.door,
@@ -178,19 +240,12 @@ class Verification:
                 methods=attempt.methods,
             )
         )
-        typed = attempt.typed
-        tag = b""
+        typed, tag = attempt.typed, b""
         if typed and not attempt.challenge_until and attempt.interaction in _RETRANSMITS:
             tag = self._tag(attempt, typed)
-        entry = Entry(attempt, name, decision, rules.settings, tag=tag)
-        if typed and (attempt.first_factor is FirstFactor.OURS or not _is_plainly_digits(attempt, decision, typed)):
-            entry = await self._prepare(entry)
-        ruling = self._ledger.question(entry) if typed is None else None
-        if ruling is None:
-            ruling = await self._writer.submit(entry)
-        if ruling.may_enrol and self._enroller is not None:
-            return await self._enroller.offer(attempt, name)
-        verdict = ruling.verdict
+        return Entry(attempt, name, decision, rules.settings, tag=tag)
+
+    async def _with_new_key(self, attempt: Attempt, name: str, verdict: Verdict) -> Verdict:
         if (
             isinstance(verdict, Accepted)
             and verdict.factor == FactorKind.RECOVERY_KEY
@@ -294,7 +349,7 @@ class Verification:
 def _is_plainly_digits(attempt: Attempt, decision: Decision, typed: Secret) -> bool:
     """Whether no letters can be a code here: the common case, which needs nothing but the ledger."""
     raw = typed.reveal()
-    grammar = decision.grammar or attempt.grammar
+    grammar = attempt.grammar if attempt.challenge_until else decision.grammar or attempt.grammar
     match grammar.mode:
         case SplitMode.SEPARATE | SplitMode.OTP_ONLY:
             return raw.isdigit()
@@ -303,7 +358,7 @@ def _is_plainly_digits(attempt: Attempt, decision: Decision, typed: Secret) -> b
         case SplitMode.PASSWORD:
             return True
         case SplitMode.AUTO:
-            return raw[-6:].isdigit()
+            return raw.isdigit() or (raw[-6:].isdigit() and read_passcode(raw).kind not in _LETTERS)
         case SplitMode.SEPARATOR | SplitMode.KEYWORD:
             return raw.rpartition(grammar.separator.encode("utf-8", "surrogateescape") or b",")[2].isdigit()
         case _:

@@ -304,6 +304,18 @@ class Installation:
 
         return asyncio.run(decided())
 
+    def ask(self, *attempts: Attempt) -> list[Verdict]:
+        """As :meth:`decide`, through the call of doors that keep no task for a request."""
+
+        async def decided() -> list[Verdict]:
+            async with self.gate() as gate:
+                answers = [asyncio.get_running_loop().create_future() for _ in attempts]
+                for one, future in zip(attempts, answers, strict=True):
+                    gate.ask(one, future.set_result)
+                return list(await asyncio.gather(*answers))
+
+        return asyncio.run(decided())
+
     def in_order(self, *attempts: Attempt | Callable[[], Attempt]) -> list[Verdict]:
         """The verdicts on attempts that arrive one after another."""
 

@@ -591,6 +591,26 @@ def test_a_client_whose_name_is_no_text_is_a_client(installed: Installation) -> 
     assert reasons(installed.in_order(*guesses)) == ["mismatch", "repeated"]
 
 
+def test_both_ways_of_asking_decide_alike(tmp_path: Path) -> None:
+    """A code, the same again, a wrong one, a stranger, a recovery code twice, a question, and a password of ours."""
+    found = []
+    for way in ("decide", "ask"):
+        (tmp_path / way).mkdir()
+        installation = install(tmp_path / way, ALICE, BOB, primary=ScriptedPrimary(alice="hello"), settings=NO_WAITING)
+        spare = issue(installation)[0][3]
+        asked = {"interaction": Interaction.CHALLENGES}
+        tried = [
+            attempt("alice", ALICE.code(T0)), attempt("alice", ALICE.code(T0)), attempt("alice", "000000"),
+            attempt("nobody", "000000"), attempt("alice", spare), attempt("alice", spare), attempt("bob", None, **asked),
+            attempt("alice", "hello", first_factor=FirstFactor.OURS, grammar=Grammar(SplitMode.AUTO), **asked),
+        ]  # fmt: skip
+        found.append([reasons(getattr(installation, way)(one))[0] for one in tried])
+        installation.close()
+
+    assert found[0] == ["accepted", "replayed", "mismatch", "mismatch", "accepted", "replayed", "challenge", "challenge"]
+    assert found[1] == found[0]
+
+
 # Properties
 
 _bytes = st.one_of(
@@ -627,7 +647,7 @@ def test_any_bytes_are_a_verdict(tmp_path_factory: pytest.TempPathFactory, tried
         settings=NO_WAITING,
     )
     try:
-        found = installation.decide(*tried)  # type: ignore[arg-type]
+        found = [*installation.decide(*tried[::2]), *installation.ask(*tried[1::2])]  # type: ignore[arg-type]
         with installation.store.reading() as connection:
             (report,) = audit_log.verify(connection, keyring=installation.keyring())
     finally:
