@@ -34,6 +34,18 @@ def fit(credential: Credential, step: int, **how: object) -> Match:
     return match(credential, code_at(credential, step), now=NOW, **how)  # type: ignore[arg-type]
 
 
+@given(
+    st.binary(max_size=200), st.sampled_from(list(Digest)), st.sampled_from(oath.DIGITS), st.integers(0, (1 << 64) - 30),
+)  # fmt: skip
+def test_the_search_computes_what_pyotp_does(key: bytes, digest: Digest, digits: int, counter: int) -> None:
+    """Two ways to one code: pyotp's, and the one that logins take. Keys shorter and longer than the hash's block."""
+    credential = replace(HOTP, secret=Secret(key), digest=digest, digits=digits, last_step=counter - 1)
+
+    fast = oath._codes(credential)
+    for offset in range(3):
+        assert fast(counter + offset) == code_at(credential, counter + offset)
+
+
 def test_a_veiled_code_is_matched_like_a_plain_one() -> None:
     """What a one-way answer was made from is found by trying: every fit, TOTP and HOTP, and always the whole window."""
     tried: list[str] = []

@@ -60,7 +60,7 @@ def test_a_wrong_code_costs_the_same_hmacs_for_everybody(who: str) -> None:
 
     def judged(**changes: object) -> int:
         found = calls(lambda: judge(attempt("alice", GUESS), _situation(**changes), Settings()))
-        return found["generate_otp"]
+        return found["one_code"]
 
     assert judged(**STRANGERS[who]) == judged() == 26
 
