@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,31 +151,31 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(here: Stage, *, policy: str = "[]") -> Iterator[Daemon]:
-    """mfad over this stage's store, in a process of its own, stopped by its pid."""
+def daemon(
+    here: Stage, *, policy: str = "[]", doors: str = "{pam: {socket_dir: ./run}}", cpus: Sequence[int] = ()
+) -> Iterator[Daemon]:
+    """mfad over this stage's store, in a process of its own, stopped by its pid. ``cpus``: where it must stay."""
     config = here.folder / "mfad.yaml"
     config.write_text(
-        f"state_dir: ./state\nkey_file: ./kek\ndoors:\n  pam:\n    socket_dir: ./run\npolicy: {policy}\n"
+        f"state_dir: ./state\nkey_file: ./kek\ndoors: {doors}\npolicy: {policy}\n"
         "limits: {connections: 4096, connections_per_user: 1000}\n"
     )
-    started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mfad", "--config", str(config)], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+    pinned = ["taskset", "-c", ",".join(map(str, cpus))] if cpus else []
+    log = here.folder / "mfad.log"  # a pipe that nobody reads would stop the daemon when it is full
+    with log.open("w") as stderr:
+        started = time.monotonic()
+        process = subprocess.Popen(
+            [*pinned, sys.executable, "-m", "mfad", "--config", str(config)], cwd=ROOT, stderr=stderr
+        )
     try:
-        if process.stderr is None:
-            raise RuntimeError("no stderr")
-        for line in process.stderr:
-            if "ready" in line:
-                break
-        else:
-            raise RuntimeError(f"mfad ended with {process.wait()}")
+        while "ready" not in log.read_text(errors="replace"):
+            if process.poll() is not None:
+                raise RuntimeError(f"mfad ended with {process.returncode}: {log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.002)
         yield Daemon(process.pid, here.folder / "run", time.monotonic() - started)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
-        if process.stderr is not None:
-            process.stderr.close()
 
 
 def wait_for_early_step(margin_s: float) -> float:
