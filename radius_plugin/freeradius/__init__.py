@@ -1,0 +1,1 @@
+"""What runs inside FreeRADIUS, and the messages that it exchanges with mfad (PROTOCOL.md)."""
