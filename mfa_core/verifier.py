@@ -276,8 +276,7 @@ _CAN_ENROL = {EnrolmentState.NONE, EnrolmentState.INVITED, EnrolmentState.PENDIN
 
 
 def _grammar(attempt: Attempt, situation: Situation) -> Grammar:
-    # What answers a challenge is a code, whatever the rule says of the text before it.
-    if situation.decision.grammar is None or attempt.challenge_until:
+    if situation.decision.grammar is None or attempt.grammar_is_final:
         return attempt.grammar
     return situation.decision.grammar
 

@@ -349,7 +349,7 @@ class Verification:
 def _is_plainly_digits(attempt: Attempt, decision: Decision, typed: Secret) -> bool:
     """Whether no letters can be a code here: the common case, which needs nothing but the ledger."""
     raw = typed.reveal()
-    grammar = attempt.grammar if attempt.challenge_until else decision.grammar or attempt.grammar
+    grammar = attempt.grammar if attempt.grammar_is_final else decision.grammar or attempt.grammar
     match grammar.mode:
         case SplitMode.SEPARATE | SplitMode.OTP_ONLY:
             return raw.isdigit()

@@ -1132,7 +1132,7 @@ def test_a_challenge_is_answered_once() -> None:
 def test_what_answers_a_challenge_is_a_code_whatever_the_rule_says() -> None:
     """A rule's `split` is about the text before it."""
     decision = replace(REQUIRE, grammar=APPEND)
-    how = ASKED | {"grammar": Grammar(SplitMode.OTP_ONLY), "challenge_id": "c", "challenge_until": NOW + 60}
+    how = ASKED | {"grammar": Grammar(SplitMode.OTP_ONLY), "grammar_is_final": True}
 
     assert isinstance(decide(code(), how=how, decision=decision).verdict, Accepted)
 
