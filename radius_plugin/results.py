@@ -75,7 +75,7 @@ def reply_attributes(
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """What a challenge needs. ``new_id`` names the next one; ``now`` is Unix seconds; ``owner`` is whom its State is bound to."""
+    """What a challenge needs. ``new_id`` names the next one, ``now`` is Unix seconds, its State is bound to ``owner``."""
 
     seal: StateSeal
     owner: str
