@@ -458,18 +458,11 @@ class RadiusDoor(ClientKeys):
     def _a_hyphen_is_stderr(cls, value: object, read: Any) -> Path | None:
         return Path("-") if value == "-" else read(value)
 
-    def settings_for(self, client: RadiusClient, preset: dict[str, Any]) -> ClientKeys:
-        """What holds for ``client``: its own keys, then what ``preset`` sets, then the door's.
-
-        The door's keys come last: a preset tells what one kind of client needs, and the door knows nothing of kinds.
-        """
-        found: dict[str, Any] = {}
-        for name in ClientKeys.model_fields:
-            if name in client.model_fields_set:
-                found[name] = getattr(client, name)
-            else:
-                found[name] = preset.get(name, getattr(self, name))
-        return ClientKeys.model_construct(**found)
+    def settings_for(self, client: RadiusClient) -> ClientKeys:
+        """What the file says of ``client``: its own keys, and the door's where it says nothing."""
+        return ClientKeys.model_construct(
+            **{name: getattr(client if name in client.model_fields_set else self, name) for name in ClientKeys.model_fields}
+        )
 
     @property
     def checks_passwords(self) -> bool:

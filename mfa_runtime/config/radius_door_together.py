@@ -104,7 +104,7 @@ def _names(door: RadiusDoor) -> Iterator[Fault]:
 
 def _client(door: RadiusDoor, client: RadiusClient, path: Path) -> Iterator[Fault]:
     own = client.model_fields_set
-    keys = door.settings_for(client, {})
+    keys = door.settings_for(client)
 
     def place(key: str) -> Path:
         return (*path, key) if key in own else (*_DOOR, key)
@@ -186,7 +186,7 @@ def unchecked(door: RadiusDoor) -> tuple[str, ...]:
     """The clients whose logins come without a password that anybody is known to have checked, by name."""
     found: list[str] = []
     for client in door.clients:
-        keys = door.settings_for(client, {})
+        keys = door.settings_for(client)
         ours = door.checks_passwords and keys.mode is not RadiusMode.MFA_ONLY
         if not ours and keys.first_factor is PasswordChecked.ELSEWHERE:
             found.append(client.name)
