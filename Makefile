@@ -46,6 +46,11 @@ bench: $(VENV)/test module ## Measure the bars, each against a peer in the same 
 	$(BIN)/python -m bench.spends
 	$(BIN)/python -m bench.login
 	$(BIN)/python -m bench.scale
+	$(BIN)/python -m bench.radius_logins
+	$(BIN)/python -m bench.radius_wire
+	$(BIN)/python -m bench.radius_workers
+	$(BIN)/python -m bench.radius_freeradius
+	$(BIN)/python -m bench.radius_radsec
 
 install: module ## Install the PAM module (DESTDIR=, PAMDIR=)
 	$(MAKE) -C $(MODULE) install

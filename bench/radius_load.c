@@ -73,6 +73,12 @@ static struct {
     uint64_t sent, answered, accept, reject, challenge, accounting, other, bad, stray, lost, retransmits, is_signed, late;
 } seen;
 
+/* Until a socket ran out of records: from there on fewer requests are under way than were asked for. */
+static struct {
+    uint64_t answered;
+    double seconds;
+} steady;
+
 static struct record *records;
 static uint64_t record_count, total;
 static struct lane *lanes;
@@ -340,6 +346,12 @@ static void scan(uint64_t now) {
     }
 }
 
+static bool is_any_lane_dry(void) {
+    for (unsigned i = 0; i < want.sockets; i++)
+        if (!lane_has_next(&lanes[i])) return true;
+    return false;
+}
+
 /* Ask until every record has its answer or is lost; the ns between the first packet and the last answer. */
 static uint64_t ask(int queue) {
     struct epoll_event events[MAX_SOCKETS];
@@ -366,6 +378,10 @@ static uint64_t ask(int queue) {
         }
         for (unsigned i = 0; i < want.sockets; i++)
             if (lanes[i].queued) flush(&lanes[i]);
+        if (!steady.answered && is_any_lane_dry()) {
+            steady.answered = seen.answered;
+            steady.seconds = (double)(now - start) / 1e9;
+        }
         if (now - scanned >= SCAN_NS) {
             scan(now);
             scanned = now;
@@ -481,6 +497,7 @@ int main(int argc, char **argv) {
     printf("\"other\": %lu, \"signed\": %lu, \"bad\": %lu, \"stray\": %lu, ", seen.other, seen.is_signed, seen.bad, seen.stray);
     printf("\"lost\": %lu, \"retransmits\": %lu, \"late\": %lu, ", seen.lost, seen.retransmits, seen.late);
     printf("\"seconds\": %.6f, \"cpu_share\": %.3f, ", seconds, share);
+    printf("\"steady_answered\": %lu, \"steady_seconds\": %.6f, ", steady.answered, steady.seconds);
     printf("\"p50_ms\": %.3f, \"p90_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f}\n", milliseconds(0.5), milliseconds(0.9),
            milliseconds(0.99), milliseconds(1));
     return 0;

@@ -251,9 +251,12 @@ def new_secret(folder: Path) -> Shared:
 _RADIUSD = """
 prefix = /usr
 libdir = /usr/lib/freeradius
+confdir = {folder}
+modconfdir = {folder}/mods-config
+certdir = {folder}
+cadir = {folder}
 logdir = {folder}
 run_dir = {folder}
-raddbdir = {folder}
 pidfile = {folder}/radiusd.pid
 max_request_time = 30
 cleanup_delay = 5
@@ -382,6 +385,14 @@ def wait_for_answer(port: int, secret: bytes, process: subprocess.Popen[bytes], 
     raise SystemExit(f"the server on port {port} does not answer; it said: {said}")
 
 
+def pin(server: Server, cpus: Sequence[int]) -> None:
+    """Let a server use these processors from now on, and its threads and children as well."""
+    for root in server.pids:
+        for pid in _tree(root):
+            command = ["taskset", "--all-tasks", "--cpu-list", "--pid", _listed(cpus), str(pid)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End a process that this program started."""
     process.send_signal(signal.SIGTERM)
@@ -411,16 +422,25 @@ def _listed(cpus: Sequence[int]) -> str:
 
 @contextlib.contextmanager
 def mfad_radius(
-    here: Stage, shared: Shared, *, users: int, cpus: Sequence[int], more: str = "", doors: str = ""
+    here: Stage,
+    shared: Shared,
+    *,
+    users: int,
+    cpus: Sequence[int],
+    label: str = OURS,
+    listen: Sequence[str] = (),
+    clients: Sequence[str] = (),
+    primary: str = "{type: none}",
+    more: str = "",
 ) -> Iterator[Server]:
-    """mfad with the RADIUS door. ``more`` is added to the keys of the door, ``doors`` to the doors, in YAML's flow form."""
+    """mfad with the RADIUS door, for one client at 127.0.0.1. ``listen`` and ``clients`` are added to the lists of the door,
+    ``more`` to its keys, all in YAML's flow form."""
     port = free_port()
-    door = (
-        f"listen: ['127.0.0.1:{port}'], primary: {{type: none}}, "
-        f"clients: [{{name: nas, network: 127.0.0.1/32, secret_file: {shared.file}, mode: auto}}]"
-    )
-    with daemon(here, doors="{radius: {" + door + more + "}" + doors + "}", cpus=cpus) as running:
-        yield Server(OURS, (running.pid,), port, Roster(here, users))
+    nas = f"{{name: nas, network: 127.0.0.1/32, secret_file: {shared.file}, mode: auto}}"
+    addresses = ", ".join(f"'{address}'" for address in (f"127.0.0.1:{port}", *listen))
+    door = f"listen: [{addresses}], clients: [{', '.join((nas, *clients))}], primary: {primary}"
+    with daemon(here, doors=f"{{radius: {{{', '.join(filter(None, (door, more)))}}}}}", cpus=cpus) as running:
+        yield Server(label, (running.pid,), port, Roster(here, users))
 
 
 # The generator
@@ -445,6 +465,8 @@ class Run:
     late: int
     seconds: float
     cpu_share: float
+    steady_answered: int
+    steady_seconds: float
     p50_ms: float
     p90_ms: float
     p99_ms: float
@@ -456,6 +478,11 @@ class Run:
     def rate(self) -> float:
         """Answers a second."""
         return self.answered / self.seconds
+
+    @property
+    def steady_rate(self) -> float:
+        """Answers a second while every socket still had something to ask."""
+        return self.steady_answered / self.steady_seconds
 
     @property
     def taken(self) -> int:

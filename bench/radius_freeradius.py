@@ -1,0 +1,284 @@
+"""What does a login cost through FreeRADIUS with the plugin that asks mfad: by PAP, and by EAP-TTLS with PAP inside?
+
+The peer is FreeRADIUS with files and pap: by PAP on the wire, and by the same EAP-TTLS with files and pap inside the tunnel. In
+either case FreeRADIUS and mfad share one core. The client for EAP is eapol_test, a process for each login: it makes its half of
+every handshake and is slower than the servers. So logins a second *of a core* are told from the processor time that FreeRADIUS
+and mfad used; the rate that was seen is printed beside it, with the processor time of the clients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.radius_stage import (
+    OUTSTANDING,
+    PEER,
+    SOCKETS,
+    Generator,
+    Login,
+    PeerRoster,
+    Run,
+    Server,
+    Shared,
+    Spread,
+    all_accepted,
+    bottlenecks,
+    conclude,
+    free_port,
+    freeradius,
+    freeradius_files,
+    login_book,
+    mfad_radius,
+    need,
+    new_secret,
+    processors,
+    ratios,
+)
+from bench.stage import ROOT, Stage, stage
+from tests.end_to_end.radius_certificates import Authority
+
+BAR_PAP = 0.25
+BAR_EAP_PER_S = 300.0
+PLUGIN, PEER_EAP = "FreeRADIUS, plugin, mfad", "FreeRADIUS EAP, files+pap"
+SHIPPED = ROOT / "radius_plugin" / "freeradius"
+SERVER_NAME = "radius.example.org"
+PATIENCE_S = 20
+
+_PEER_SITES = """
+server peer {{
+    listen {{
+        type = auth
+        ipaddr = 127.0.0.1
+        port = {port}
+    }}
+    authorize {{
+        peer-eap {{
+            ok = return
+        }}
+    }}
+    authenticate {{
+        peer-eap
+    }}
+}}
+server peer-inner {{
+    authorize {{
+        files
+        pap
+    }}
+    authenticate {{
+        Auth-Type PAP {{
+            pap
+        }}
+    }}
+}}
+"""
+
+
+# Servers
+
+
+def shipped(name: str, changes: Mapping[str, str]) -> str:
+    """A file of the plugin's configuration, with what an administrator changes in it changed."""
+    text = (SHIPPED / name).read_text()
+    for before, after in changes.items():
+        if before not in text:
+            raise SystemExit(f"{name} says {before!r} no more: what stands here has to follow")
+        text = text.replace(before, after)
+    return text
+
+
+def issue(folder: Path, authority: Authority) -> None:
+    """The certificate that EAP shows, where the shipped configuration has it."""
+    certificate = authority.issue(SERVER_NAME, server=True)
+    shutil.copy(certificate.certificate, folder / "mfad.pem")
+    shutil.copy(certificate.key, folder / "mfad.key")
+
+
+@contextlib.contextmanager
+def through_plugin(
+    here: Stage, shared: Shared, authority: Authority, *, users: int, cpus: Sequence[int]
+) -> Iterator[Server]:
+    """FreeRADIUS with the shipped module and sites, and mfad behind it, all on the same processors."""
+    folder = here.folder / "plugin"
+    (folder / "mods-config" / "python3").mkdir(parents=True, mode=0o700)
+    shutil.copy(SHIPPED / "mfad_freeradius.py", folder / "mods-config" / "python3")
+    issue(folder, authority)
+    port, path = free_port(), here.folder / "run" / "radius.sock"
+    module = {"/run/mfad/radius/radius.sock": str(path), 'server_user = "root"': f'server_user = "{os.getuid()}"'}
+    addresses = {"ipaddr = *": "ipaddr = 127.0.0.1", "port = 1812": f"port = {port}", "port = 1813": f"port = {free_port()}"}
+    policy = "policy {\n" + shipped("policy.d/mfad", {}) + "\n}\n"
+    with (
+        mfad_radius(here, shared, users=users, cpus=cpus, more=f"freeradius: {{socket: {path}}}") as mfad,
+        freeradius(
+            folder,
+            shared,
+            modules=shipped("mods-available/mfad", module) + shipped("mods-available/mfad-eap", {}),
+            sites=policy + shipped("sites-available/mfad", addresses) + shipped("sites-available/mfad-inner", {}),
+            port=port,
+            cpus=cpus,
+        ) as pid,
+    ):
+        yield Server(PLUGIN, (pid, *mfad.pids), port, mfad.logins)
+
+
+@contextlib.contextmanager
+def peer_eap(
+    here: Stage, shared: Shared, authority: Authority, *, users: int, cpus: Sequence[int]
+) -> Iterator[Server]:
+    """FreeRADIUS with the same tunnel, and files and pap inside it. Its users are those of the other peer."""
+    folder = here.folder / "peer-eap"
+    folder.mkdir(mode=0o700)
+    issue(folder, authority)
+    port = free_port()
+    eap = {
+        "eap mfad-eap": "eap peer-eap",
+        "virtual_server = mfad-inner": "virtual_server = peer-inner",
+        "auth_type = mfad": "auth_type = PAP",
+    }
+    with freeradius(
+        folder,
+        shared,
+        modules=f"files {{\n filename = {here.folder}/freeradius/users\n}}\npap {{\n}}\n"
+        + shipped("mods-available/mfad-eap", eap),
+        sites=_PEER_SITES.format(port=port),
+        port=port,
+        cpus=cpus,
+    ) as pid:
+        yield Server(PEER_EAP, (pid,), port, PeerRoster(users))
+
+
+# EAP
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnels:
+    """Some logins by EAP-TTLS/PAP. ``cpu_ms`` and ``client_ms`` are milliseconds of processor time for each login."""
+
+    rate: float
+    cpu_ms: float
+    client_ms: float
+
+    @property
+    def per_core_s(self) -> float:
+        """Logins that a second of the server's processor time is enough for."""
+        return 1000 / self.cpu_ms
+
+
+def tunnels(
+    server: Server, logins: Sequence[Login], shared: Shared, authority: Authority, folder: Path, *, at_once: int, cpu: int
+) -> Tunnels:
+    """Log everybody in with eapol_test, some at once. Ends the program when somebody is not let in."""
+    eapol = need("eapol_test", "eapoltest")
+    commands, client = [], ["taskset", "-c", str(cpu), eapol, "-a127.0.0.1"]
+    for number, login in enumerate(logins):
+        path = folder / f"eapol{number}"
+        path.write_text(
+            'network={\nssid="bench"\nkey_mgmt=WPA-EAP\neap=TTLS\nphase2="auth=PAP"\nanonymous_identity="anonymous"\n'
+            f'identity="{login.name}"\npassword="{login.password}"\nca_cert="{authority.path}"\n}}\n'
+        )
+        station = f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
+        commands.append(
+            [*client, f"-c{path}", f"-p{server.port}", f"-s{shared.value.decode()}", f"-M{station}", "-r0", f"-t{PATIENCE_S}"]
+        )
+    nothing = subprocess.DEVNULL
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s, started = server.cpu_s(), time.monotonic()
+    waiting, running = commands[::-1], list[subprocess.Popen[bytes]]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.append(subprocess.Popen(waiting.pop(), stdin=nothing, stdout=nothing, stderr=nothing))
+            if running.pop(0).wait() != 0:
+                raise SystemExit(f"{server.label}: eapol_test was not let in")
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    took = time.monotonic() - started
+    cpu_s = server.cpu_s() - cpu_s
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    client_s = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+    return Tunnels(len(logins) / took, cpu_s / len(logins) * 1e3, client_s / len(logins) * 1e3)
+
+
+# Figures
+
+
+def report_pap(seen: dict[str, list[Run]]) -> list[str]:
+    """Print a table; the bars that were missed."""
+    print(f"  {'PAP':28} {'logins/s':>26} {'CPU us/login':>20} {'p50 ms':>8} {'p99 ms':>8}")
+    for label, runs in seen.items():
+        p50, p99 = Spread.of(runs, "p50_ms").median, Spread.of(runs, "p99_ms").median
+        rate, cpu = Spread.of(runs, "rate").text(",.0f"), Spread.of(runs, "cpu_us").text(".0f")
+        print(f"  {label:28} {rate:>26} {cpu:>20} {p50:8.2f} {p99:8.2f}")
+    ratio = ratios(seen[PLUGIN], seen[PEER], "rate")
+    print(f"  with the plugin: {ratio.text('.2f')}x the logins of files+pap (bar {BAR_PAP}x)")
+    missed = bottlenecks([run for runs in seen.values() for run in runs])
+    return [*missed, f"PAP through the plugin at {ratio.median:.2f}x"] if ratio.median < BAR_PAP else missed
+
+
+def report_eap(seen: dict[str, list[Tunnels]]) -> list[str]:
+    """Print a table; the bars that were missed."""
+    print(f"  {'EAP-TTLS/PAP':28} {'CPU ms/login':>20} {'logins/s of a core':>22} {'seen logins/s':>20}   client's ms")
+    cores: dict[str, Spread] = {}
+    for label, runs in seen.items():
+        cores[label] = Spread(tuple(run.per_core_s for run in runs))
+        cpu, rate = Spread(tuple(run.cpu_ms for run in runs)), Spread(tuple(run.rate for run in runs))
+        client = Spread(tuple(run.client_ms for run in runs)).median
+        print(
+            f"  {label:28} {cpu.text('.2f'):>20} {cores[label].text('.0f'):>22} {rate.text('.0f'):>20}   {client:.1f}"
+        )
+    ratio = cores[PLUGIN].median / cores[PEER_EAP].median
+    print(f"  with the plugin: {ratio:.2f}x the peer (bar {BAR_EAP_PER_S:.0f} logins/s of a core)")
+    slow = cores[PLUGIN].median < BAR_EAP_PER_S
+    return [f"EAP-TTLS/PAP at {cores[PLUGIN].median:.0f} logins/s of a core"] if slow else []
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=32_768)
+    parser.add_argument("--logins", type=int, default=5_000, help="by PAP, each round")
+    parser.add_argument("--tunnels", type=int, default=200, help="logins by EAP, each round")
+    parser.add_argument("--at-once", type=int, default=4, help="how many eapol_test run at once")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    server_cpu, client_cpu = processors()[:2]
+    with stage(options.users) as here, ExitStack() as running:
+        shared, authority = new_secret(here.folder), Authority(here.folder / "pki")
+        place = {"users": options.users, "cpus": [server_cpu]}
+        peer = running.enter_context(freeradius_files(here.folder / "freeradius", shared, **place))
+        plugin = running.enter_context(through_plugin(here, shared, authority, **place))
+        eap = running.enter_context(peer_eap(here, shared, authority, **place))
+        generator = Generator(here.folder, shared, cpu=client_cpu)
+        by_pap: dict[str, list[Run]] = {PEER: [], PLUGIN: []}
+        by_eap: dict[str, list[Tunnels]] = {PEER_EAP: [], PLUGIN: []}
+        for number in range(options.rounds + 1):  # the first is for the caches
+            for server in (peer, plugin):
+                run = generator.run(server, login_book(here.folder / "book", server.logins.take(options.logins), shared.value))
+                all_accepted(run, server.label)
+                if number:
+                    by_pap[server.label].append(run)
+            for server in (eap, plugin):
+                logins = server.logins.take(options.tunnels)
+                seen = tunnels(server, logins, shared, authority, here.folder, at_once=options.at_once, cpu=client_cpu)
+                if number:
+                    by_eap[server.label].append(seen)
+    print(
+        f"{options.rounds} rounds of {options.logins:,} logins by PAP ({SOCKETS} sockets with {OUTSTANDING} requests under way)"
+        f" and {options.tunnels} by EAP; FreeRADIUS and mfad on one core; median (least..most) of the rounds"
+    )
+    return conclude(report_pap(by_pap) + report_eap(by_eap))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
