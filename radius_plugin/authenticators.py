@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 import hmac
 import struct
-from collections import Counter
 from dataclasses import dataclass
 from hashlib import md5
 from typing import NoReturn
@@ -287,6 +286,7 @@ class SharedSecret:
                 raise ReplyRefused(Doubt.MESSAGE_AUTHENTICATOR, "the Message-Authenticator is of another secret or request")
         elif require_message_authenticator:
             raise ReplyRefused(Doubt.UNSIGNED, "no Message-Authenticator")
-        if Counter(reply.proxy_states) - Counter(asked.proxy_states):
-            raise ReplyRefused(Doubt.PROXY_STATE, "a Proxy-State that was not sent")
+        returned = reply.proxy_states
+        if returned != asked.proxy_states[: len(returned)]:
+            raise ReplyRefused(Doubt.PROXY_STATE, "a Proxy-State that was not sent, or in another order")
         return reply
