@@ -1,6 +1,6 @@
 """Hashes of one-time codes: recovery codes (80 bits), the recovery key (120 bits), bypass codes (60 bits).
 
-Room rule: argon2 is imported in this file only.
+Room rule: argon2 is imported here and in :mod:`mfa_runtime.password_hash`.
 
 NIST SP 800-63B-4 section 3.1.2.2: look-up secrets of at least 112 bits need an approved one-way function, shorter ones a
 password hash. Codes are random, so a small work factor is enough (8 MiB, one pass: 5 ms); a keyed tag under the store's

@@ -5,33 +5,53 @@ Room rule: a section in, a backend out. The libraries of a backend are imported 
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Protocol
 
-from mfa_runtime.config.primary import NoneSection, PamSection
+from mfa_runtime.config.primary import LdapSection, LocalSection, NoneSection, PamSection, RadiusSection
 from mfa_runtime.config.primary import Primary as PrimarySection
 from mfa_runtime.primary import Primary
+from mfa_runtime.primary_local import LocalPrimary
+from mfa_runtime.sealing import Keyring
+from mfa_runtime.secret_file import read_secret_file
+from mfa_runtime.store.database import Store
 
 
 class OpenPrimary(Primary, Protocol):
     """A backend that holds threads or connections until it is closed."""
 
     def close(self) -> None:
-        """Let them go. Whoever waits is answered first, or hears that nobody can be asked."""
+        """Take no more calls. Those under way are answered, then everything is let go."""
         ...
 
 
-def open_primary(section: PrimarySection) -> OpenPrimary | None:
+def open_primary(section: PrimarySection, *, store: Store, keyring: Callable[[], Keyring]) -> OpenPrimary | None:
     """The backend of a section; None where no password is ours. No server is asked yet.
 
+    ``store`` and ``keyring``, which gives the keys as they are now, are for passwords of our own.
+
     Raises:
-        ConfigurationError: a file that it names cannot be used.
+        ConfigurationError: a file that it names cannot be used, or what it says cannot be.
     """
     match section:
+        case NoneSection():
+            return None
         case PamSection():
             from mfa_runtime.primary_pam import PamPrimary
 
             return PamPrimary(section.service)
-        case NoneSection():
-            return None
+        case LdapSection():
+            from mfa_runtime.primary_ldap import LdapPrimary
+
+            path = section.bind_password_file
+            password = None if path is None else read_secret_file(path, key="primary.bind_password_file")
+            return LdapPrimary(section, bind_password=password, monotonic=time.monotonic)
+        case RadiusSection():
+            from mfa_runtime.primary_radius import RadiusPrimary
+
+            return RadiusPrimary(section, secret=read_secret_file(section.secret_file, key="primary.secret_file"))
+        case LocalSection():
+            return LocalPrimary(store, keyring=keyring)
         case _:
             raise AssertionError(section.type)

@@ -1,23 +1,23 @@
 """The `pam` first-factor backend: another PAM service says whether a password is right.
 
-Room rule: the only file that imports python-pam. python-pam blocks, so calls run in a bounded pool and are given up on after a
+Room rule: the only file that imports python-pam. python-pam blocks, so calls run in fair threads and are given up on after a
 while; the thread of a call that hangs is lost until the module behind it returns.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pam
 
 from mfa_core.model import Attempt
 from mfa_core.secret import Secret
+from mfa_runtime.fair_threads import FairThreads, Shares
 from mfa_runtime.primary import PrimaryUnavailable
 
-WORKERS = 4
+WORKERS = 8
 TIMEOUT_S = 10.0
 _AUTH_ERR, _USER_UNKNOWN, _MAXTRIES, _ACCT_EXPIRED, _PERM_DENIED = 7, 10, 11, 13, 6
 _REFUSALS = {_AUTH_ERR, _USER_UNKNOWN, _MAXTRIES, _ACCT_EXPIRED, _PERM_DENIED}
@@ -28,7 +28,7 @@ _no_delay = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
 
 
 def _without_delay(client: Any) -> None:
-    """Let libpam not sleep after a wrong password (pam_unix asks for 2 s): sixteen of them would hold every thread for 8 s.
+    """Let libpam not sleep after a wrong password (pam_unix asks for 2 s): a handful of them would hold every thread.
 
     How often a source may guess is the throttle's business, and the program that logs in has a delay of its own.
     """
@@ -49,30 +49,16 @@ class PamPrimary:
     def __init__(self, service: str, *, workers: int = WORKERS, timeout_s: float = TIMEOUT_S) -> None:
         self._service = service
         self._timeout_s = timeout_s
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="primary-pam")
-        self._under_way = 0
-        self._most = 4 * workers
+        self._threads = FairThreads("primary-pam", Shares.of(workers))
 
-    async def check(self, name: str, password: Secret, attempt: Attempt) -> bool:  # noqa: ARG002  the protocol's shape
-        """See :class:`mfa_runtime.verification.Primary`.
+    async def check(self, name: str, password: Secret, attempt: Attempt) -> bool:
+        """See :class:`mfa_runtime.primary.Primary`.
 
         Raises:
             PrimaryUnavailable: PAM failed, or was too slow, or too many calls wait.
         """
-        if self._under_way >= self._most:
-            raise PrimaryUnavailable(f"{self._under_way} calls of PAM service {self._service} are under way already")
-        self._under_way += 1
-        call = asyncio.get_running_loop().run_in_executor(self._threads, self._authenticate, name, password)
-        call.add_done_callback(self._returned)
-        done, _ = await asyncio.wait([call], timeout=self._timeout_s)
-        if not done:
-            raise PrimaryUnavailable(f"PAM service {self._service} gave no answer within {self._timeout_s:.0f} s")
-        return call.result()
-
-    def _returned(self, call: asyncio.Future[bool]) -> None:
-        self._under_way -= 1
-        if not call.cancelled():
-            call.exception()  # a caller that has given up does not look
+        work = partial(self._authenticate, name, password)
+        return await self._threads.run(work, user=name, source=attempt.source or None, timeout_s=self._timeout_s)
 
     def _authenticate(self, name: str, password: Secret) -> bool:
         client = pam.pam()
@@ -93,5 +79,5 @@ class PamPrimary:
         )
 
     def close(self) -> None:
-        """Let the threads go."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Take no more calls; those under way are answered."""
+        self._threads.close()

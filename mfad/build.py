@@ -26,8 +26,7 @@ from mfa_runtime.event_id import new_event_id
 from mfa_runtime.key_file import KeyEncryptionKeys, load_key_source
 from mfa_runtime.ledger import Ledger
 from mfa_runtime.login_enrolment import LoginEnrolment
-from mfa_runtime.primaries import open_primary
-from mfa_runtime.primary import Primary
+from mfa_runtime.primaries import OpenPrimary, open_primary
 from mfa_runtime.sealing import Keyring
 from mfa_runtime.store.database import Store
 from mfa_runtime.store.key_table import load_keyring
@@ -68,15 +67,20 @@ def build_rules(config: Config) -> Rules:
     )
 
 
-def build_primaries(config: Config) -> dict[Door, Primary]:
-    """The backends for passwords that are ours to check, by door."""
-    found = {Door.PAM: build_primary(config.doors.pam)}
-    return {door: primary for door, primary in found.items() if primary is not None}
+def build_primaries(config: Config, store: Store, ledger: Ledger) -> dict[Door, OpenPrimary]:
+    """The backends for passwords that are ours to check, by door.
 
-
-def build_primary(door: PamDoor | None) -> Primary | None:
-    """The backend of one door."""
-    return None if door is None else open_primary(door.primary)
+    Raises:
+        ConfigurationError: a file that one of them names cannot be used.
+    """
+    found: dict[Door, OpenPrimary] = {}
+    for door, section in ((Door.PAM, config.doors.pam),):
+        if section is None:
+            continue
+        primary = open_primary(section.primary, store=store, keyring=lambda: ledger.keyring)
+        if primary is not None:
+            found[door] = primary
+    return found
 
 
 def build_parameters(config: Config) -> Parameters:
@@ -158,6 +162,7 @@ class Parts:
     gate: Verification
     enrolment: LoginEnrolment
     pam: PamServer | None
+    primaries: dict[Door, OpenPrimary]
     started: Config = field(init=False)
     """What it started with: the keys that need a restart are compared with these."""
 
@@ -177,7 +182,11 @@ class Parts:
             )
             if old != new
         ]
-        self.gate.replace_rules(build_rules(config), build_primaries(config))
+        primaries = build_primaries(config, self.store, self.ledger)
+        self.gate.replace_rules(build_rules(config), primaries)
+        for replaced in self.primaries.values():
+            replaced.close()
+        self.primaries = primaries
         self.enrolment.replace_settings(build_parameters(config), may_enrol_from(config))
         if self.pam is not None and config.doors.pam is not None:
             self.pam.reload(build_pam_settings(config, config.doors.pam))
@@ -213,6 +222,7 @@ def build(config: Config) -> Parts:
         random=os.urandom,
         node=NODE,
     )
+    primaries = build_primaries(config, store, ledger)
     gate = Verification(
         store=store,
         ledger=ledger,
@@ -220,7 +230,7 @@ def build(config: Config) -> Parts:
         groups=build_groups(config),
         clock=time.time,
         capacity=config.limits.verification_queue,
-        primaries=build_primaries(config),
+        primaries=primaries,
         enroller=enrolment,
     )
     if config.doors.pam is None:
@@ -231,4 +241,4 @@ def build(config: Config) -> Parts:
         monotonic=time.monotonic,
         new_event_id=lambda: new_event_id(time.time(), os.urandom),
     )
-    return Parts(config, store, ledger, gate, enrolment, pam)
+    return Parts(config, store, ledger, gate, enrolment, pam, primaries)

@@ -36,7 +36,7 @@ class SlowPam(PamPrimary):
 
 def check(backend: PamPrimary, name: str = "alice") -> object:
     """Ask about a password."""
-    return backend.check(name, Secret(b"hunter2"), attempt(name))
+    return backend.check(name, Secret(b"hunter2"), attempt(name, source=None))
 
 
 def test_the_answer_is_passed_on() -> None:
@@ -60,12 +60,15 @@ def test_a_stack_that_hangs_is_given_up_on_and_bounded() -> None:
 
     async def run() -> None:
         backend = SlowPam(workers=2)
-        found = await asyncio.gather(*(check(backend) for _ in range(12)), return_exceptions=True)  # type: ignore[call-overload]
+        calls = [check(backend, f"user{number}") for number in range(20)]
+        found = await asyncio.gather(*calls, return_exceptions=True)  # type: ignore[call-overload]
         backend.go.set()
         backend.close()
         assert all(isinstance(one, PrimaryUnavailable) for one in found)
-        assert sum("under way" in str(one) for one in found) == 4
-        assert sum("no answer" in str(one) for one in found) == 8
+        # Two have the threads, sixteen wait, and two find no place.
+        assert sum("no answer" in str(one) for one in found) == 2
+        assert sum("no thread" in str(one) for one in found) == 16
+        assert sum("wait already" in str(one) for one in found) == 2
 
     asyncio.run(run())
 
