@@ -54,6 +54,8 @@ async def serve(config: Config, load: Callable[[], Config], notifier: Notifier) 
         parts.gate.start()
         if parts.pam is not None:
             await parts.pam.start(inherited_listeners(os.environ, os.getpid()))
+        if parts.radius is not None:
+            await parts.radius.start()
         upkeep = [
             asyncio.create_task(_every(CHECKPOINT_EVERY_S, write_ahead_log.checkpoint_if_due)),
             asyncio.create_task(_every(FORGET_EVERY_S, lambda: _forget(parts))),
@@ -71,6 +73,8 @@ async def serve(config: Config, load: Callable[[], Config], notifier: Notifier) 
         log.info("stopping")
         if parts.pam is not None:
             await parts.pam.stop()
+        if parts.radius is not None:
+            await parts.radius.stop()
         for task in upkeep:
             task.cancel()
         await parts.gate.stop()
@@ -82,8 +86,11 @@ async def serve(config: Config, load: Callable[[], Config], notifier: Notifier) 
 
 
 def _listening(config: Config) -> str:
-    door = config.doors.pam
-    return "no door" if door is None else f"PAM on {door.socket_dir}"
+    pam, radius = config.doors.pam, config.doors.radius
+    found = [] if pam is None else [f"PAM on {pam.socket_dir}"]
+    if radius is not None:
+        found.append(f"RADIUS on {', '.join(map(str, radius.listen))}")
+    return "; ".join(found)
 
 
 def _reload(parts: Parts, load: Callable[[], Config], notifier: Notifier) -> None:

@@ -69,13 +69,20 @@ class Duplicates(Generic[Work]):
 
     def remember(self, key: Hashable, request: bytes, answer: bytes) -> None:
         """Keep the answer to a request that was answered at once."""
-        now = self._monotonic()
-        if now >= self._turn_at or len(self._young) >= self._most:
-            if now < self._turn_at:
-                self.forgotten_early += 1
-            self._old, self._young = self._young, {}
-            self._turn_at = now + self.keep_s
+        if len(self._young) >= self._most:
+            self.forgotten_early += 1
+            self._turn(self._monotonic())
         self._young[key] = (request, answer)
+
+    def turn_if_due(self) -> None:
+        """Forget what is past. Call it every second or so."""
+        now = self._monotonic()
+        if now >= self._turn_at:
+            self._turn(now)
+
+    def _turn(self, now: float) -> None:
+        self._old, self._young = self._young, {}
+        self._turn_at = now + self.keep_s
 
     def dropped(self, key: Hashable, entry: InFlight[Work]) -> None:
         """No answer will be sent: the next copy is a new request."""

@@ -161,7 +161,7 @@ def with_password(login: Login, typed: bytes, client: ClientSettings) -> Login:
         typed, grammar = _static_challenge(parts[1], parts[2], attempt.first_factor, user_name)
         final = True
     else:
-        grammar, final = _grammar(client), False
+        grammar, final = _grammar(client.mode, client.split, client.separator), False
     asks = client.challenges and client.mode in _ASKING
     # Spelt out: `replace` costs a login five microseconds.
     return Login(
@@ -196,19 +196,18 @@ def _beside(first_factor: FirstFactor) -> FirstFactor:
 
 
 @lru_cache(maxsize=256)
-def _grammar(client: ClientSettings) -> Grammar:
-    match client.mode:
+def _grammar(mode: Mode, split: Split, separator: str) -> Grammar:
+    match mode:
         case Mode.AUTO:
-            return Grammar(SplitMode.AUTO, client.separator)
+            return Grammar(SplitMode.AUTO, separator)
         case Mode.CONCAT:
-            mode = SplitMode.APPEND if client.split is Split.APPEND else SplitMode.SEPARATOR
-            return Grammar(mode, client.separator)
+            return Grammar(SplitMode.APPEND if split is Split.APPEND else SplitMode.SEPARATOR, separator)
         case Mode.CHALLENGE:
             return Grammar(SplitMode.PASSWORD)
         case Mode.MFA_ONLY:
             return _ONLY_A_CODE
         case Mode.KEYWORD:
-            return Grammar(SplitMode.KEYWORD, client.separator)
+            return Grammar(SplitMode.KEYWORD, separator)
 
 
 def _static_challenge(password: bytes, code: bytes, first_factor: FirstFactor, user_name: bytes) -> tuple[bytes, Grammar]:

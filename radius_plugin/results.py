@@ -7,7 +7,7 @@ that the configuration gives; reasons stay here, as the ``outcome`` of the log l
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -79,7 +79,7 @@ class Dialogue:
 
     seal: StateSeal
     owner: str
-    new_id: str
+    new_id: Callable[[], str]
     now: float
     lifetime_s: float
 
@@ -147,7 +147,7 @@ def _first_factor_is_known(login: Login) -> bool:
 def challenge(login: Login, client: ClientSettings, dialogue: Dialogue, *, attempts: int, before: str) -> Answer:
     """An Access-Challenge that asks for a code; ``before`` is said first. pam_radius_auth wants State and Reply-Message."""
     carried = Carried(
-        dialogue.new_id,
+        dialogue.new_id(),
         int(dialogue.now + dialogue.lifetime_s),
         attempts,
         login.attempt.first_factor is not FirstFactor.ELSEWHERE,

@@ -1,0 +1,562 @@
+"""One request, from the datagram to the recorded reply: in which order is everything done?
+
+Room rule: sequence. Each step is somebody else's: framing, secrets, duplicates, translation, verdicts. The order is the
+protection: size, client, duplicate, framing, signature, rate, room, credential, question; nothing costly is done for a
+stranger, and nothing twice for a friend who asks again. Runs on one event loop and knows no socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
+
+from mfa_core.secret import Secret
+from mfa_core.verdict import Accepted, Exempt, Pending, Verdict
+from mfa_runtime.directory import Groups
+from mfa_runtime.gate import Gate
+from radius_plugin.accounting import accounting_line
+from radius_plugin.authentication_log import AuthenticationLog
+from radius_plugin.authenticators import SharedSecret
+from radius_plugin.clients import Client, ClientTable, canonical
+from radius_plugin.duplicates import Duplicates, InFlight
+from radius_plugin.request import Login, RequestRefused, Unasked, bound_to, read_login
+from radius_plugin.results import Answer, Dialogue, Outcome, answer_to, needs_groups, refused, timed_out
+from radius_plugin.settings import (
+    ClientSettings,
+    Purpose,
+    RadiusDoorSettings,
+    RequireSignature,
+    SignReplies,
+)
+from radius_plugin.state import StateSeal
+from radius_plugin.wire import Code, Malformed, Packet, PacketTooLong, Type, parse
+
+POLL_S = 1.0
+"""How often an out-of-band factor is asked after."""
+MAX_JOINED = 16
+"""Retries of one login that are answered together."""
+_ZEROS = bytes(16)
+_BOTH = frozenset(Purpose)
+
+log = logging.getLogger(__name__)
+
+Send = Callable[[bytes, Any], None]
+"""Sends a reply to where a request came from; the second argument is what the transport gave with it."""
+
+
+class Signers(Protocol):
+    """Remembers which clients have signed a request, over restarts and for all workers (``auto``)."""
+
+    def has_signed(self, client: str) -> bool:
+        """Whether a signed request of this client was ever seen."""
+        ...
+
+    def remember(self, client: str) -> None:
+        """It was. Must not raise."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A packet that is not answered. ``why`` is a stable word; ``who`` an address or a client's name."""
+
+    why: str
+    who: str
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """One request under way, and where its answer goes."""
+
+    key: Hashable
+    packet: Packet
+    client: Client
+    secret: SharedSecret
+    send: Send
+    to: Any
+    started: float
+    login: Login | None = None
+    entry: InFlight[_Work] | None = None
+    shared: _Joined | None = None
+    until: float = 0.0
+    poll: asyncio.TimerHandle | None = None
+    over: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Joined:
+    """One login that a client asks for again and again from new ports. ``answer`` is there when it is decided."""
+
+    tag: bytes
+    waiting: list[_Work] = field(default_factory=list)
+    answer: Answer | None = None
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What a reload replaces, as one value."""
+
+    settings: RadiusDoorSettings
+    table: ClientTable
+    by_name: dict[str, Client]
+    groups_matter: bool
+
+
+class Exchange:
+    """All requests of this process."""
+
+    def __init__(
+        self,
+        settings: RadiusDoorSettings,
+        gate: Gate,
+        *,
+        seal: StateSeal,
+        groups: Groups,
+        signers: Signers,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        new_event_id: Callable[[], str],
+        random: Callable[[int], bytes] = os.urandom,
+        journal: AuthenticationLog | None = None,
+    ) -> None:
+        self._gate = gate
+        self._seal = seal
+        self._groups = groups
+        self._signers = signers
+        self._clock = clock
+        self._monotonic = monotonic
+        self._new_event_id = new_event_id
+        self._journal = journal
+        self._now = _settle(settings, {})
+        self._duplicates: Duplicates[_Work] = Duplicates(
+            keep_s=_keep_s(settings), max_answers=settings.max_cached_replies, monotonic=monotonic
+        )
+        self._join_key = random(32)
+        self._joined: OrderedDict[bytes, _Joined] = OrderedDict()
+        self._deadlines: OrderedDict[int, _Work] = OrderedDict()
+        self._rates: dict[str, tuple[float, float]] = {}
+        self._dropped: dict[Dropped, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.counts: dict[str, int] = {}
+        """Events that are no client's: packets of strangers."""
+
+    @property
+    def clients(self) -> Iterable[Client]:
+        """The clients, with their counts."""
+        return self._now.by_name.values()
+
+    @property
+    def under_way(self) -> int:
+        """Requests that wait for their answer."""
+        return self._duplicates.under_way
+
+    def client_named(self, name: str) -> Client | None:
+        """The client of this name: TLS connections keep a name, and so live through a reload."""
+        return self._now.by_name.get(name)
+
+    def reload(self, settings: RadiusDoorSettings) -> None:
+        """From the next request on, these hold. Requests under way, answers and counts stay."""
+        self._now = _settle(settings, self._now.by_name)
+        self._duplicates.keep_s = _keep_s(settings)
+
+    def receive(self, datagram: bytes, address: str, port: int, send: Send, to: Any, scope: Hashable, purposes: Any) -> None:
+        """Take one datagram from ``address`` and ``port``. ``scope`` is the socket: the same numbers on another are others.
+
+        Answers by ``send``, at once or later; never raises for anything that a peer can send.
+        """
+        client = self._now.table.find(address)
+        if client is None:
+            self.counts["unknown_client"] = self.counts.get("unknown_client", 0) + 1
+            self._note_drop("unknown client", address)
+            return
+        try:
+            self.receive_from(client, datagram, (scope, address, port), send, to, purposes, address)
+        except Exception:
+            # A bug is one packet's trouble: it is not answered, and the next one is.
+            log.exception("a packet of client %s could not be handled", client.settings.name)
+            self._drop(client, "internal")
+
+    def receive_from(
+        self, client: Client, datagram: bytes, peer: tuple[Any, ...], send: Send, to: Any, purposes: Any, address: str,
+        *, protected: bool = False,
+    ) -> None:  # fmt: skip
+        """As :meth:`receive`, for a client that is known already. ``protected``: TLS vouches for it (RFC 6614)."""
+        if len(datagram) < 20:
+            return self._drop(client, "too_short")
+        key = (*peer, datagram[0], datagram[1])
+        answer = self._duplicates.answer_to(key, datagram)
+        if answer is not None:
+            client.count("duplicate")
+            send(answer, to)
+            return None
+        pending = self._duplicates.pending(key)
+        if pending is not None and pending.request == datagram:
+            client.count("duplicate_pending")
+            pending.work.to = to
+            return None
+        try:
+            packet = parse(datagram, max_attributes=self._now.settings.max_attributes)
+        except Malformed as err:
+            return self._drop(client, err.flaw)
+        secret = self._believed(packet, client, protected=protected)
+        if secret is None:
+            return None
+        if pending is not None:
+            # The client has given the number to another request: nobody waits for the old one any more.
+            client.count("superseded")
+            self._forget(pending.work)
+        work = _Work(key, packet, client, secret, send, to, self._monotonic())
+        if packet.code == Code.ACCESS_REQUEST and Purpose.AUTHENTICATION in purposes:
+            self._access_request(work, datagram, address)
+        elif packet.code == Code.ACCOUNTING_REQUEST and Purpose.ACCOUNTING in purposes:
+            self._accounting_request(work, datagram)
+        elif packet.code == Code.STATUS_SERVER:
+            client.count("status_server")
+            accounting = Purpose.AUTHENTICATION not in purposes
+            self._send(work, Answer(Code.ACCOUNTING_RESPONSE if accounting else Code.ACCESS_ACCEPT, b"", Outcome.ACCEPTED))
+        else:
+            self._drop(client, "unexpected_code")
+        return None
+
+    # Who wrote it
+
+    def _believed(self, packet: Packet, client: Client, *, protected: bool) -> SharedSecret | None:
+        """The secret that the packet was made with; None when it is not to be answered (rules R2 to R5 of the threat model)."""
+        secrets = self._valid_secrets(client)
+        if packet.code == Code.ACCOUNTING_REQUEST:
+            for secret in secrets:
+                if secret.accounting_request_is_good(packet):
+                    if packet.message_authenticator_at and not secret.signed(packet):
+                        break
+                    return self._with(client, secret)
+            self._drop(client, "bad_accounting_authenticator")
+            return None
+        if packet.message_authenticator_at:
+            for secret in secrets:
+                if secret.signed(packet):
+                    settings = client.settings
+                    learns = settings.require_message_authenticator is RequireSignature.AUTO
+                    if learns and not self._signers.has_signed(settings.name):
+                        self._signers.remember(settings.name)
+                    return self._with(client, secret)
+            self._drop(client, "bad_message_authenticator")
+            return None
+        if protected:
+            return secrets[0]
+        if packet.has_eap or packet.code == Code.STATUS_SERVER or self._must_sign(client.settings):
+            self._drop(client, "unsigned")
+            return None
+        if client.settings.limit_proxy_state and Type.PROXY_STATE in packet:
+            self._drop(client, "unsigned_proxy_state")
+            return None
+        client.count("unsigned")
+        if packet.authenticator == _ZEROS:
+            client.count("zero_authenticator")
+        return self._with(client, _plausible(secrets, packet))
+
+    def _valid_secrets(self, client: Client) -> tuple[SharedSecret, ...]:
+        until = client.settings.previous_secret_until
+        if len(client.secrets) > 1 and until and self._clock() >= until:
+            return client.secrets[:1]
+        return client.secrets
+
+    @staticmethod
+    def _with(client: Client, secret: SharedSecret) -> SharedSecret:
+        if secret is not client.secrets[0]:
+            client.count("previous_secret")
+        return secret
+
+    def _must_sign(self, settings: ClientSettings) -> bool:
+        match settings.require_message_authenticator:
+            case RequireSignature.YES:
+                return True
+            case RequireSignature.NO:
+                return False
+            case RequireSignature.AUTO:
+                return self._signers.has_signed(settings.name)
+
+    # What it asks
+
+    def _access_request(self, work: _Work, datagram: bytes, address: str) -> None:
+        client, settings = work.client, work.client.settings
+        client.count("access_request")
+        if settings.requests_per_s and not self._within_rate(settings):
+            return self._drop(client, "rate")
+        if self._duplicates.under_way >= self._now.settings.max_in_flight:
+            return self._drop(client, "overloaded")
+        try:
+            work.login = login = read_login(
+                work.packet, settings, work.secret, address=canonical(address), seal=self._seal, now=self._clock(),
+                event_id=self._new_event_id(),
+            )  # fmt: skip
+        except RequestRefused as err:
+            answer = refused(err.why, work.packet.first(Type.EAP_MESSAGE))
+            self._log(work, answer, err.user_name)
+            self._keep_and_send(work, datagram, answer)
+            return None
+        work.entry = self._duplicates.begin(work.key, datagram, work)
+        work.until = work.started + self._now.settings.decision_s
+        self._deadlines[id(work)] = work
+        if settings.join_retries and login.carried is None and self._joins(work, login):
+            return None
+        self._gate.ask(login.attempt, partial(self._decided, work))
+        return None
+
+    def _decided(self, work: _Work, verdict: Verdict) -> None:
+        login, settings = work.login, work.client.settings
+        if login is None or not self._is_awaited(work):
+            return
+        if isinstance(verdict, Pending):
+            self._poll_later(work, login, verdict)
+            return
+        if self._now.groups_matter and isinstance(verdict, Accepted | Exempt):
+            task = asyncio.get_running_loop().create_task(self._decided_with_groups(work, verdict, verdict.user))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        answer = answer_to(verdict, login, settings, self._dialogue(work), rules=self._now.settings.reply_rules)
+        if answer is not None:
+            self._settle(work, answer)
+
+    async def _decided_with_groups(self, work: _Work, verdict: Accepted | Exempt, user: str) -> None:
+        groups = await self._groups.groups_of(user) or frozenset()
+        if work.login is None or not self._is_awaited(work):
+            return
+        answer = answer_to(
+            verdict, work.login, work.client.settings, self._dialogue(work), rules=self._now.settings.reply_rules, groups=groups
+        )
+        if answer is not None:
+            self._settle(work, answer)
+
+    @staticmethod
+    def _is_awaited(work: _Work) -> bool:
+        """Whether somebody waits for its verdict: itself, or a retry that has joined it."""
+        if not work.over:
+            return True
+        return work.shared is not None and any(not other.over for other in work.shared.waiting)
+
+    def _dialogue(self, work: _Work) -> Dialogue:
+        address = canonical(str(work.key[1])) if isinstance(work.key, tuple) else ""
+        owner = bound_to(work.client.settings, address)
+        lifetime_s = self._now.settings.state_lifetime_s
+        return Dialogue(self._seal, owner, self._new_event_id, self._clock(), lifetime_s)
+
+    def _poll_later(self, work: _Work, login: Login, verdict: Pending) -> None:
+        """Ask again while the person may still answer on another device; the client's own patience is the bound."""
+        work.until = work.started + work.client.settings.wait_s
+        attempt = replace(login.attempt, challenge_id=verdict.id, challenge_until=0.0, typed=None)
+        loop = asyncio.get_running_loop()
+        work.poll = loop.call_later(POLL_S, self._gate.ask, attempt, partial(self._decided, work))
+
+    def _accounting_request(self, work: _Work, datagram: bytes) -> None:
+        work.client.count("accounting_request")
+        if self._journal is not None:
+            self._journal.write(**accounting_line(work.packet, work.client.settings.name))
+        self._keep_and_send(work, datagram, Answer(Code.ACCOUNTING_RESPONSE, b"", Outcome.ACCEPTED))
+
+    # The same login from a new port
+
+    def _joins(self, work: _Work, login: Login) -> bool:
+        """Attach to the same login, if it is under way or was decided a moment ago. False: it is new, and others may attach."""
+        tag, has_session = self._join_tag(work, login)
+        now = self._monotonic()
+        known = self._joined.get(tag)
+        if known is not None and known.answer is None and len(known.waiting) < MAX_JOINED:
+            work.client.count("joined")
+            work.shared = known
+            known.waiting.append(work)
+            return True
+        if known is not None and known.answer is not None and has_session and now < known.until:
+            work.client.count("joined")
+            self._settle(work, known.answer)
+            return True
+        work.shared = self._joined[tag] = _Joined(tag, [work])
+        self._joined.move_to_end(tag)
+        if len(self._joined) > self._now.settings.max_in_flight:
+            self._joined.popitem(last=False)
+        return False
+
+    def _join_tag(self, work: _Work, login: Login) -> tuple[bytes, bool]:
+        packet = work.packet
+        session = packet.first(Type.ACCT_SESSION_ID)
+        parts = (
+            work.client.settings.name.encode(),
+            login.user_name,
+            login.attempt.typed.reveal() if login.attempt.typed is not None else b"",
+            packet.first(Type.NAS_IDENTIFIER) or b"",
+            session or packet.first(Type.CALLING_STATION_ID) or b"",
+        )
+        message = b"".join([len(part).to_bytes(4, "big") + part for part in parts])
+        return hmac.digest(self._join_key, message, hashlib.sha256), session is not None
+
+    # The end
+
+    def _settle(self, work: _Work, answer: Answer) -> None:
+        """Answer this request, and those that have joined it."""
+        self._log(work, answer, work.login.user_name if work.login is not None else b"")
+        shared, works = work.shared, [work]
+        if shared is not None and shared.answer is None:
+            works = shared.waiting or [work]
+            shared.answer, shared.waiting = answer, []
+            shared.until = self._monotonic() + self._now.settings.join_s
+            if answer.code is None:
+                self._joined.pop(shared.tag, None)
+        for one in works:
+            self._finish(one, answer)
+
+    def _finish(self, work: _Work, answer: Answer) -> None:
+        if work.over:
+            return
+        self._done_with(work)
+        entry = work.entry
+        if entry is None or not self._duplicates.is_current(work.key, entry):
+            return
+        if answer.code is None:
+            self._duplicates.dropped(work.key, entry)
+            return
+        octets = self._octets(work, answer)
+        if octets is None:
+            self._duplicates.dropped(work.key, entry)
+            return
+        self._duplicates.answered(work.key, entry, octets)
+        work.send(octets, work.to)
+
+    def _forget(self, work: _Work) -> None:
+        """Its verdict, when it comes, is recorded and sent to nobody."""
+        self._done_with(work)
+        if work.entry is not None:
+            self._duplicates.dropped(work.key, work.entry)
+
+    def _done_with(self, work: _Work) -> None:
+        work.over = True
+        self._deadlines.pop(id(work), None)
+        if work.poll is not None:
+            work.poll.cancel()
+
+    def _keep_and_send(self, work: _Work, datagram: bytes, answer: Answer) -> None:
+        octets = self._octets(work, answer)
+        if octets is not None:
+            self._duplicates.remember(work.key, datagram, octets)
+            work.send(octets, work.to)
+
+    def _send(self, work: _Work, answer: Answer) -> None:
+        octets = self._octets(work, answer)
+        if octets is not None:
+            work.send(octets, work.to)
+
+    def _octets(self, work: _Work, answer: Answer) -> bytes | None:
+        if answer.code is None:
+            return None
+        sign = work.client.settings.reply_message_authenticator is SignReplies.ALWAYS
+        try:
+            return work.secret.reply(answer.code, work.packet, answer.attributes, sign=sign)
+        except PacketTooLong as err:
+            # Reply attributes were measured at load; only a client's own Proxy-States can do this.
+            log.error("client %s: %s", work.client.settings.name, err)
+            self._drop(work.client, "reply_too_long")
+            return None
+
+    def sweep(self) -> None:
+        """End what has waited too long, forget what is past, say what was dropped. Call it about twice a second."""
+        now = self._monotonic()
+        for work in [work for work in self._deadlines.values() if now >= work.until]:
+            event_id = work.login.attempt.event_id if work.login is not None else ""
+            self._settle(work, timed_out(work.client.settings, event_id))
+        for tag, joined in list(self._joined.items()):
+            if joined.answer is not None and now >= joined.until:
+                del self._joined[tag]
+        self._duplicates.turn_if_due()
+        dropped, self._dropped = self._dropped, {}
+        for one, times in dropped.items():
+            log.warning("dropped %d packets of %s: %s", times, one.who, one.why)
+
+    async def drain(self, wait_s: float) -> None:
+        """Wait for the verdicts under way, at most ``wait_s``."""
+        until = self._monotonic() + wait_s
+        while self._duplicates.under_way and self._monotonic() < until:  # noqa: ASYNC110  verdicts come by callbacks
+            await asyncio.sleep(0.01)
+
+    # What is said about it
+
+    def _drop(self, client: Client, why: str) -> None:
+        client.count(f"dropped_{why}")
+        self._note_drop(why, client.settings.name)
+
+    def _note_drop(self, why: str, who: str) -> None:
+        one = Dropped(why, who)
+        if one in self._dropped or len(self._dropped) < _MOST_KINDS:
+            self._dropped[one] = self._dropped.get(one, 0) + 1
+
+    def _within_rate(self, settings: ClientSettings) -> bool:
+        """A bucket of two seconds' worth."""
+        now, rate = self._monotonic(), settings.requests_per_s
+        left, since = self._rates.get(settings.name, (2 * rate, now))
+        left = min(2 * rate, left + (now - since) * rate)
+        self._rates[settings.name] = (left - 1 if left >= 1 else left, now)
+        return left >= 1
+
+    def _log(self, work: _Work, answer: Answer, user_name: bytes) -> None:
+        work.client.count(answer.outcome)
+        if answer.reason == Unasked.UNKNOWN_CHALLENGE:
+            work.client.count("unknown_challenge")
+        if self._journal is None:
+            return
+        attempt = work.login.attempt if work.login is not None else None
+        self._journal.write(
+            kind="authentication",
+            client=work.client.settings.name,
+            nas=str(work.key[1]) if isinstance(work.key, tuple) else "",
+            user=answer.user or user_name.decode("utf-8", "backslashreplace"),
+            source=attempt.source if attempt is not None else None,
+            outcome=answer.outcome,
+            reason=answer.reason,
+            event=answer.event_id,
+            milliseconds=round((self._monotonic() - work.started) * 1000, 2),
+        )
+
+
+_MOST_KINDS = 256
+
+
+def _keep_s(settings: RadiusDoorSettings) -> float:
+    budgets = [client.retry_budget_s for client in settings.clients]
+    budgets += [one.client.retry_budget_s for one in settings.tls_clients]
+    return max([30.0, *budgets])
+
+
+def _settle(settings: RadiusDoorSettings, before: dict[str, Client]) -> _Settled:
+    def ready(one: ClientSettings) -> Client:
+        known = before.get(one.name)
+        return Client.of(one, None if known is None else known.counts)
+
+    udp = [ready(client) for client in settings.clients]
+    tls = [ready(one.client) for one in settings.tls_clients]
+    by_name = {client.settings.name: client for client in [*tls, *udp]}
+    return _Settled(settings, ClientTable(udp), by_name, needs_groups(settings.reply_rules))
+
+
+def _plausible(secrets: tuple[SharedSecret, ...], packet: Packet) -> SharedSecret:
+    """Of two secrets, the one under which an unsigned User-Password is text; a wrong one gives noise."""
+    hidden = packet.first(Type.USER_PASSWORD)
+    if len(secrets) > 1 and hidden is not None and len(hidden) % 16 == 0 and 16 <= len(hidden) <= 128:
+        for secret in secrets:
+            typed = Secret(secret.reveal(hidden, packet.authenticator))
+            if _is_text(typed.reveal()):
+                return secret
+    return secrets[0]
+
+
+def _is_text(octets: bytes) -> bool:
+    try:
+        return octets.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
