@@ -17,6 +17,7 @@ import secrets
 import shutil
 import signal
 import socket
+import statistics
 import struct
 import subprocess
 import time
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bench.stage import ROOT, Stage, daemon, name_of, percentile
+from bench.stage import ROOT, Stage, daemon, name_of
 from mfa_core import oath
 
 PEER, OURS = "FreeRADIUS files+pap", "mfad"
@@ -549,7 +550,7 @@ class Spread:
     @property
     def median(self) -> float:
         """The middle one."""
-        return percentile(list(self.values), 0.5)
+        return statistics.median(self.values)
 
     def text(self, form: str) -> str:
         """``median (least..most)``, each in ``form``."""
