@@ -164,20 +164,28 @@ def measure(here: Stage, layers: Sequence[str], rounds: int, now: float, source:
     upkeep.make_long()
     codes = shuffled(here, now, users)
     costs: dict[tuple[str, int], list[float]] = {(layer, n): [] for layer in layers for n in COUNTS}
+    relative: dict[tuple[str, int], list[float]] = {one: [] for one in costs}
     units: list[float] = []
     for _ in range(rounds):
         for (layer, together), found in costs.items():
             some = [one for one, _ in zip(codes, range(COUNTS[together]), strict=False)]
             if len(some) < COUNTS[together]:
                 raise SystemExit("not enough users for so many rounds")
-            units.append(unit_us())
+            before = unit_us()
             started = time.process_time()
             spend(bank, layer, some, together)
-            found.append((time.process_time() - started) * 1e6 / len(some))
+            cost = (time.process_time() - started) * 1e6 / len(some)
+            unit = (before + unit_us()) / 2
+            units.append(unit)
+            found.append(cost)
+            relative[layer, together].append(cost / unit)
             upkeep.checkpoint_if_due()
     print(f"unit: least {min(units):,.0f} us, median {statistics.median(units):,.0f} us; source {source}")
     for (layer, together), found in costs.items():
-        print(f"  {layer:8} {together:4} together   least {min(found):7.1f} us   median {statistics.median(found):7.1f} us")
+        print(
+            f"  {layer:8} {together:4} together   least {min(found):7.1f} us   median {statistics.median(found):7.1f} us   "
+            f"median of units {1000 * statistics.median(relative[layer, together]):6.1f}/1000"
+        )
 
 
 def shuffled(here: Stage, now: float, users: int, offset: int = 0, every: int = 1) -> Iterator[tuple[str, Secret]]:

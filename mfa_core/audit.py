@@ -109,7 +109,38 @@ Event = AttemptDecided | Administered
 
 def canonical(event: Event) -> str:
     """The one text of an event: JSON with sorted keys, no blanks, ASCII (control characters cannot forge a line)."""
-    return _object(event.fields())
+    return _attempt(event) if isinstance(event, AttemptDecided) else _object(event.fields())
+
+
+def _attempt(event: AttemptDecided) -> str:
+    # What _object(event.fields()) gives, in a third of its time again; a test holds the three ways against each other.
+    at, factor = event.at, event.factor
+    if not isfinite(at):
+        raise ValueError(f"an event holds {at}, which JSON has not")
+    text = f'{{"at":{at!r}'
+    if event.client:
+        text += f',"client":{_quote(event.client[:MAX_TEXT])}'
+    if factor:
+        text += f',"credential":{_quote(event.credential)}'
+    text += f',"door":{_quote(event.door)},"event":"attempt"'
+    if factor:
+        text += f',"factor":{_quote(factor)}'
+    if event.failures:
+        text += f',"failures":{event.failures!r}'
+    text += f',"id":{_quote(event.event_id)}'
+    if event.note:
+        text += f',"note":{_quote(event.note[:MAX_TEXT])}'
+    text += f',"outcome":{_quote(event.outcome)}'
+    if event.reason:
+        text += f',"reason":{_quote(event.reason)}'
+    if event.rule:
+        text += f',"rule":{_quote(event.rule)}'
+    text += f',"service":{_quote(event.service[:MAX_TEXT])}'
+    if event.source:
+        text += f',"source":{_quote(event.source[:MAX_TEXT])}'
+    if event.step >= 0:
+        text += f',"step":{event.step!r}'
+    return f'{text},"user":{_quote(event.user[:MAX_TEXT])}}}'
 
 
 def _object(row: Mapping[str, object]) -> str:

@@ -54,14 +54,14 @@ class Place(NamedTuple):
 class Keyring:
     """The data keys and derived-tag keys of one store, unwrapped. Immutable: rotation makes a new one."""
 
-    __slots__ = ("_audit_key", "_ciphers", "_current", "_pepper", "_random")
+    __slots__ = ("_audit_key", "_ciphers", "_current", "_pads", "_random")
 
     def __init__(
         self, data_keys: Mapping[int, Secret], *, current: int, pepper: Secret, audit_key: Secret, random: RandomBytes
     ) -> None:
         self._ciphers = {number: AESGCM(key.reveal()) for number, key in data_keys.items()}
         self._current = current
-        self._pepper = pepper
+        self._pads = _padded(pepper)
         self._audit_key = audit_key
         self._random = random
 
@@ -110,11 +110,26 @@ class Keyring:
 
     def tag(self, label: str, data: bytes) -> bytes:
         """A keyed tag (HMAC-SHA256) of ``data`` under the store's pepper; ``label`` separates uses."""
-        return hmac.digest(self._pepper.reveal(), label.encode("utf-8", "surrogatepass") + b"\0" + data, "sha256")
+        # RFC 2104 section 2 over the padded keys: every login needs one, and hmac.digest makes the pads each time.
+        inner, outer = self._pads
+        text = label.encode("utf-8", "surrogatepass") + b"\0" + data
+        return hashlib.sha256(outer.reveal() + hashlib.sha256(inner.reveal() + text).digest()).digest()
 
     def audit_mac(self, data: bytes) -> bytes:
         """The MAC that the head of the audit chain carries."""
         return hmac.digest(self._audit_key.reveal(), data, "sha256")
+
+
+_BLOCK_BYTES = 64
+_INNER = bytes([byte ^ 0x36 for byte in range(256)])
+_OUTER = bytes([byte ^ 0x5C for byte in range(256)])
+
+
+def _padded(key: Secret) -> tuple[Secret, Secret]:
+    """The key of an HMAC-SHA256, padded for the inner and the outer hash."""
+    raw = key.reveal() if len(key) <= _BLOCK_BYTES else hashlib.sha256(key.reveal()).digest()
+    padded = raw.ljust(_BLOCK_BYTES, b"\0")
+    return Secret(padded.translate(_INNER)), Secret(padded.translate(_OUTER))
 
 
 def sealed_under(sealed: bytes) -> int:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import ClauseElement, Connection, bindparam, select, update
+from sqlalchemy import ClauseElement, Connection, bindparam, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
@@ -53,8 +52,9 @@ _BY_NAME = PreparedIn(
             credentials.c.resync_step,
             credentials.c.secret,
         )
-        .select_from(users.outerjoin(credentials, credentials.c.user_id == users.c.id))
-        .where(users.c.name.in_([bindparam(n) for n in names]))
+        .select_from(
+            names.join(users, users.c.name == names.c.wanted).outerjoin(credentials, credentials.c.user_id == users.c.id)
+        )
         .with_for_update(of=users)
     )
 )
@@ -104,7 +104,7 @@ def _accounts(rows: Sequence[Row], keyring: Keyring) -> dict[str, Account]:
 
 
 _RECORDS = PreparedIn(
-    lambda names: select(
+    lambda keys: select(
         throttle.c.key,
         throttle.c.failures,
         throttle.c.consecutive,
@@ -113,7 +113,7 @@ _RECORDS = PreparedIn(
         throttle.c.last_success_at,
         throttle.c.last_tag,
         throttle.c.scope,
-    ).where(throttle.c.key.in_([bindparam(n) for n in names]))
+    ).select_from(keys.join(throttle, throttle.c.key == keys.c.wanted))
 )
 
 
@@ -135,25 +135,22 @@ def _upsert_record(dialect: Dialect) -> ClauseElement:
 _WRITE_RECORD = Prepared(_upsert_record)
 
 
+_RECORD = ("key", "failures", "consecutive", "not_before", "last_failure_at", "last_success_at", "last_tag", "scope")
+
+
 def write_records(connection: Connection, records: Mapping[str, Record]) -> None:
     """Write these records under their keys."""
     if records:
-        _WRITE_RECORD.run_each(
+        _WRITE_RECORD.run_rows(
             connection,
+            _RECORD,
             [
-                {
-                    "key": key,
-                    "failures": r.failures,
-                    "consecutive": r.consecutive,
-                    "not_before": r.not_before,
-                    "last_failure_at": r.last_failure_at,
-                    "last_success_at": r.last_success_at,
-                    "last_tag": r.last_tag,
-                    "scope": r.scope,
-                }
+                (
+                    key, r.failures, r.consecutive, r.not_before, r.last_failure_at, r.last_success_at, r.last_tag, r.scope,
+                )
                 for key, r in records.items()
             ],
-        )
+        )  # fmt: skip
 
 
 _SPEND = Prepared(
@@ -161,12 +158,12 @@ _SPEND = Prepared(
     .where(
         credentials.c.id == bindparam("i"),
         credentials.c.last_step < bindparam("step"),
-        credentials.c.state == CredentialState.ACTIVE.value,
+        credentials.c.state == literal_column(f"'{CredentialState.ACTIVE.value}'"),
     )
     .values(
         last_step=bindparam("new_step"),
         drift_steps=bindparam("drift"),
-        resync_step=-1,
+        resync_step=literal_column("-1"),
         last_used_at=bindparam("now"),
     )
 )
@@ -178,10 +175,8 @@ def spend(connection: Connection, spent: Iterable[Credential], now: float) -> bo
     ``UPDATE ... WHERE last_step < :step`` is what makes a code single-use, whatever was read before and by whom. A False
     means that the caller must roll back and judge again on what is there now.
     """
-    rows: list[dict[str, Any]] = [
-        {"i": c.id, "step": c.last_step, "new_step": c.last_step, "drift": c.drift_steps, "now": now} for c in spent
-    ]
-    return not rows or _SPEND.run_each(connection, rows) == len(rows)
+    rows = [(c.last_step, c.drift_steps, now, c.id, c.last_step) for c in spent]
+    return not rows or _SPEND.run_rows(connection, ("new_step", "drift", "now", "i", "step"), rows) == len(rows)
 
 
 _REMEMBER = Prepared(
@@ -223,7 +218,7 @@ def start_grace(connection: Connection, deadlines: Mapping[int, float]) -> None:
 
 
 _ANSWERED = PreparedIn(
-    lambda names: select(spent_challenges.c.id).where(spent_challenges.c.id.in_([bindparam(n) for n in names]))
+    lambda ids: select(spent_challenges.c.id).select_from(ids.join(spent_challenges, spent_challenges.c.id == ids.c.wanted))
 )
 
 

@@ -36,19 +36,17 @@ def append(connection: Connection, events: Sequence[Event], *, node: str, keyrin
     """
     head = _READ_HEAD.rows(connection, {"n": node})
     seq, previous = (int(head[0][0]), bytes(head[0][1])) if head else (0, GENESIS)
-    rows: list[dict[str, object]] = []
+    rows: list[tuple[str, int, str, float, str, bytes]] = []
     bodies: list[str] = []
     for event in events:
         seq += 1
         body = canonical(event)
         previous = link(previous, body)
-        rows.append(
-            {"node": node, "seq": seq, "event_id": event.event_id, "at": event.at, "body": body, "hash": previous}
-        )
+        rows.append((node, seq, event.event_id, event.at, body, previous))
         bodies.append(body)
     if not rows:
         return bodies
-    _INSERT.run_each(connection, rows)
+    _INSERT.run_rows(connection, ("node", "seq", "event_id", "at", "body", "hash"), rows)
     mac = keyring.audit_mac(_head_bytes(node, seq, previous))
     if head:
         _MOVE_HEAD.run(connection, {"n": node, "s": seq, "h": previous, "m": mac})

@@ -97,3 +97,18 @@ def test_any_text_is_one_line(user: str, client: str) -> None:
 def test_the_canonical_text_is_what_the_json_library_gives_with_sorted_keys(event: Event) -> None:
     """Other programs recompute the chain from parsed events: the text must be the one that they get."""
     assert canonical(event) == json.dumps(event.fields(), sort_keys=True, separators=(",", ":"))
+
+
+@given(
+    st.fixed_dictionaries(
+        {"at": st.floats(allow_nan=False, allow_infinity=False), "outcome": st.sampled_from(Outcome)},
+        optional={name: st.text(max_size=300) for name in ("reason", "rule", "source", "client", "factor", "credential", "note",
+                                                            "door", "service", "user", "event_id")}
+        | {"step": st.integers(-1, 1 << 40), "failures": st.integers(0, 100)},
+    )
+)  # fmt: skip
+def test_every_attempt_has_the_json_librarys_text(fields: dict[str, object]) -> None:
+    """Whatever is there and whatever is not."""
+    event = decided(**fields)
+
+    assert canonical(event) == json.dumps(event.fields(), sort_keys=True, separators=(",", ":"))

@@ -28,7 +28,7 @@ def statements(module: ModuleType) -> dict[str, Prepared]:
             found[name] = value
         elif isinstance(value, PreparedIn):
             for size in (1, 256):
-                found[f"{name}[{size}]"] = Prepared(value._build([f"v{i}" for i in range(size)]))
+                found[f"{name}[{size}]"] = value.sized(size)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 from collections.abc import Callable
@@ -123,6 +124,15 @@ def test_no_nonce_comes_twice() -> None:
     nonces = {BOTH.seal(SECRET, PLACE)[5:17] for _ in range(SEALS)}
 
     assert len(nonces) == SEALS
+
+
+@pytest.mark.parametrize("length", [1, 32, 64, 65, 200])
+def test_a_tag_is_an_hmac(length: int) -> None:
+    """What the hmac module gives, for keys shorter and longer than a block."""
+    pepper = bytes(range(length))
+    ring = Keyring({}, current=0, pepper=Secret(pepper), audit_key=Secret(b"a"), random=os.urandom)
+
+    assert ring.tag("label", b"data") == hmac.digest(pepper, b"label\0data", "sha256")
 
 
 def test_labels_keep_tags_apart() -> None:
