@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from mfa_core.errors import ConfigurationError
 from mfa_core.model import Door, FirstFactor
 from mfa_core.policy import Fit
 from mfa_core.verifier import Settings
@@ -32,9 +31,12 @@ from mfa_runtime.store.database import Store
 from mfa_runtime.store.key_table import load_keyring
 from mfa_runtime.store.opening import open_store
 from mfa_runtime.verification import Rules, Verification
+from mfad.radius import build_radius_door
+from mfad.radius_settings import build_radius_settings
 from pam_mfa.server import PamDoor as PamServer
 from pam_mfa.settings import GREETERS, ExemptAnswer, Mode, PamDoorSettings, ServiceSettings
 from pam_mfa.wire import Echo
+from radius_plugin.door import RadiusDoor
 
 NODE = "local"
 """The audit chain of a standalone host."""
@@ -74,7 +76,7 @@ def build_primaries(config: Config, store: Store, ledger: Ledger) -> dict[Door, 
         ConfigurationError: a file that one of them names cannot be used.
     """
     found: dict[Door, OpenPrimary] = {}
-    for door, section in ((Door.PAM, config.doors.pam),):
+    for door, section in ((Door.PAM, config.doors.pam), (Door.RADIUS, config.doors.radius)):
         if section is None:
             continue
         primary = open_primary(section.primary, store=store, keyring=lambda: ledger.keyring)
@@ -154,7 +156,7 @@ def build_groups(config: Config) -> Groups:
 
 @dataclass(slots=True)
 class Parts:
-    """What runs. ``pam`` is None when that door is not configured."""
+    """What runs. A door that is not configured is None."""
 
     config: Config
     store: Store
@@ -162,6 +164,7 @@ class Parts:
     gate: Verification
     enrolment: LoginEnrolment
     pam: PamServer | None
+    radius: RadiusDoor | None
     primaries: dict[Door, OpenPrimary]
     started: Config = field(init=False)
     """What it started with: the keys that need a restart are compared with these."""
@@ -179,9 +182,12 @@ class Parts:
                 ("directory", self.started.directory, config.directory),
                 ("audit", self.started.audit, config.audit),
                 ("doors.pam.socket_dir", _socket_dir(self.started), _socket_dir(config)),
+                ("doors.radius.listen", _radius_listen(self.started), _radius_listen(config)),
             )
             if old != new
         ]
+        # What can be refused comes first: a reload changes everything or nothing.
+        radius_settings = None if config.doors.radius is None else build_radius_settings(config, config.doors.radius)
         primaries = build_primaries(config, self.store, self.ledger)
         self.gate.replace_rules(build_rules(config), primaries)
         for replaced in self.primaries.values():
@@ -190,12 +196,19 @@ class Parts:
         self.enrolment.replace_settings(build_parameters(config), may_enrol_from(config))
         if self.pam is not None and config.doors.pam is not None:
             self.pam.reload(build_pam_settings(config, config.doors.pam))
+        if self.radius is not None and radius_settings is not None:
+            self.radius.reload(radius_settings)
         self.config = config
         return fixed
 
 
 def _socket_dir(config: Config) -> Path | None:
     return None if config.doors.pam is None else config.doors.pam.socket_dir
+
+
+def _radius_listen(config: Config) -> object:
+    door = config.doors.radius
+    return None if door is None else (door.listen, door.workers, door.authentication_log)
 
 
 def build(config: Config) -> Parts:
@@ -223,22 +236,26 @@ def build(config: Config) -> Parts:
         node=NODE,
     )
     primaries = build_primaries(config, store, ledger)
+    groups = build_groups(config)
     gate = Verification(
         store=store,
         ledger=ledger,
         rules=build_rules(config),
-        groups=build_groups(config),
+        groups=groups,
         clock=time.time,
         capacity=config.limits.verification_queue,
         primaries=primaries,
         enroller=enrolment,
     )
-    if config.doors.pam is None:
-        raise ConfigurationError("no door is configured", cure="add `pam: {}` under doors")
-    pam = PamServer(
-        build_pam_settings(config, config.doors.pam),
-        gate,
-        monotonic=time.monotonic,
-        new_event_id=lambda: new_event_id(time.time(), os.urandom),
-    )
-    return Parts(config, store, ledger, gate, enrolment, pam, primaries)
+    pam = None
+    if config.doors.pam is not None:
+        pam = PamServer(
+            build_pam_settings(config, config.doors.pam),
+            gate,
+            monotonic=time.monotonic,
+            new_event_id=lambda: new_event_id(time.time(), os.urandom),
+        )
+    radius = None
+    if config.doors.radius is not None:
+        radius = build_radius_door(config, config.doors.radius, gate=gate, groups=groups, keyring=lambda: ledger.keyring)
+    return Parts(config, store, ledger, gate, enrolment, pam, radius, primaries)
