@@ -32,10 +32,10 @@ from mfa_runtime.store.key_table import load_keyring
 from mfa_runtime.store.opening import open_store
 from mfa_runtime.verification import Rules, Verification
 from mfad.radius import build_radius_door
-from mfad.radius_settings import build_radius_settings
 from pam_mfa.server import PamDoor as PamServer
 from pam_mfa.settings import GREETERS, ExemptAnswer, Mode, PamDoorSettings, ServiceSettings
 from pam_mfa.wire import Echo
+from radius_plugin.configuration import build_radius_settings
 from radius_plugin.door import RadiusDoor
 
 NODE = "local"

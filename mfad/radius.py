@@ -1,6 +1,6 @@
 """The RADIUS door, put together.
 
-Room rule: choices of parts for this door. Settings are mapped in :mod:`mfad.radius_settings`.
+Room rule: choices of parts for this door. Settings are mapped in :mod:`radius_plugin.configuration`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mfa_runtime.directory import Groups
 from mfa_runtime.event_id import new_event_id
 from mfa_runtime.gate import Gate
 from mfa_runtime.sealing import Keyring
-from mfad.radius_settings import build_radius_settings, policy_warnings, warnings
 from radius_plugin.authentication_log import AuthenticationLog
+from radius_plugin.configuration import build_radius_settings, policy_warnings, warnings
 from radius_plugin.door import RadiusDoor
 from radius_plugin.exchange import Exchange
 from radius_plugin.signers import FOLDER, SignersOnDisk

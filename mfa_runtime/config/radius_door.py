@@ -2,7 +2,7 @@
 
 Room rule: names every key of the door, and checks each by itself; whether they go together is asked in
 :mod:`mfa_runtime.config.radius_door_together`. What a preset sets, what a secret file holds and whether a dictionary knows an
-attribute is for the composition root (:mod:`mfad.radius_settings`).
+attribute is for the door itself (:mod:`radius_plugin.configuration`).
 """
 
 from __future__ import annotations
