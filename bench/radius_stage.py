@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bench.stage import ROOT, Stage, daemon, name_of
+from bench.stage import BOUND, ROOT, Stage, daemon, name_of
 from mfa_core import oath
 
 PEER, OURS = "FreeRADIUS files+pap", "mfad"
@@ -355,7 +355,7 @@ def freeradius(
     (folder / "dictionary").touch()
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(
-            ["taskset", "-c", _listed(cpus), program, "-f", "-l", str(folder / "radius.log"), "-d", str(folder)],
+            [*BOUND, "taskset", "-c", _listed(cpus), program, "-f", "-l", str(folder / "radius.log"), "-d", str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -543,7 +543,7 @@ class Spread:
     values: tuple[float, ...]
 
     @classmethod
-    def of(cls, runs: Iterable[Run], figure: str) -> Spread:
+    def of(cls, runs: Iterable[object], figure: str) -> Spread:
         """One figure of each run, by its name."""
         return cls(tuple(float(getattr(run, figure)) for run in runs))
 
@@ -557,7 +557,7 @@ class Spread:
         return f"{self.median:{form}} ({min(self.values):{form}}..{max(self.values):{form}})"
 
 
-def ratios(ours: Iterable[Run], theirs: Iterable[Run], figure: str) -> Spread:
+def ratios(ours: Iterable[object], theirs: Iterable[object], figure: str) -> Spread:
     """A figure of ours by theirs, round by round: what disturbed the machine disturbed both."""
     return Spread(tuple(getattr(a, figure) / getattr(b, figure) for a, b in zip(ours, theirs, strict=True)))
 
@@ -573,7 +573,15 @@ def all_accepted(run: Run, label: str) -> None:
         raise SystemExit(f"{label}: of {run.sent} logins {run.accept} were accepted: {run}")
 
 
-def bottlenecks(runs: Iterable[Run]) -> list[str]:
+class Loaded(Protocol):
+    """What a generator tells of itself."""
+
+    @property
+    def cpu_share(self) -> float:
+        """Of its core, from 0 to 1."""
+
+
+def bottlenecks(runs: Iterable[Loaded]) -> list[str]:
     """What is to be said of the generator's own share of its core."""
     highest = max(run.cpu_share for run in runs)
     print(f"  the generator used at most {highest:.2f} of its core")

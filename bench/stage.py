@@ -29,6 +29,8 @@ from mfa_runtime.store.schema import credentials, users
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULE = ROOT / "pam_mfa" / "module" / "build" / "pam_mfa.so"
+BOUND = ("setpriv", "--pdeathsig", "TERM")
+"""In front of a command: it ends when the measurement does, however that ends."""
 _BATCH = 10_000
 
 
@@ -165,7 +167,7 @@ def daemon(
     with log.open("w") as stderr:
         started = time.monotonic()
         process = subprocess.Popen(
-            [*pinned, sys.executable, "-m", "mfad", "--config", str(config)], cwd=ROOT, stderr=stderr
+            [*BOUND, *pinned, sys.executable, "-m", "mfad", "--config", str(config)], cwd=ROOT, stderr=stderr
         )
     try:
         while "ready" not in log.read_text(errors="replace"):
