@@ -281,7 +281,7 @@ class SharedSecret:
             rest = octets[HEADER_SIZE:at] + _ZEROS + octets[after:]
             over = [asked.authenticator]
             if asked.code == _ACCOUNTING_REQUEST:
-                over.append(_ZEROS)  # FreeRADIUS's reading of RFC 2869 section 5.14
+                over.append(_ZEROS)  # how FreeRADIUS reads RFC 2869 section 5.14
             if not any(_same(self._hmac(octets[:4] + one + rest), octets[at:after]) for one in over):
                 raise ReplyRefused(Doubt.MESSAGE_AUTHENTICATOR, "the Message-Authenticator is of another secret or request")
         elif require_message_authenticator:

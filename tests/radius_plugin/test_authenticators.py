@@ -285,6 +285,18 @@ def test_a_forged_reply_with_a_wrong_signature_is_refused_even_where_none_is_nee
     assert doubt(request, forged, require_message_authenticator=False) == Doubt.MESSAGE_AUTHENTICATOR
 
 
+@pytest.mark.parametrize("over", [bytes(16), None], ids=["zeros", "request-authenticator"])
+def test_a_signed_accounting_response_is_believed_by_either_reading(over: bytes | None) -> None:
+    """FreeRADIUS signs it over zeros, others over the Request Authenticator; a signature over neither is wrong."""
+    request = OURS.request(Code.ACCOUNTING_REQUEST, 7, attribute(40, bytes(4)))
+    unsigned = frame(Code.ACCOUNTING_RESPONSE, 7, over or request[4:20], attribute(80, bytes(16)))
+    signature = hmac.digest(SECRET, unsigned, "md5")
+    reply = response_authenticated(request, Code.ACCOUNTING_RESPONSE, attribute(80, signature))
+    assert OURS.verify_reply(request, reply).code == Code.ACCOUNTING_RESPONSE
+    wrong = response_authenticated(request, Code.ACCOUNTING_RESPONSE, attribute(80, signature[::-1]))
+    assert doubt(request, wrong) == Doubt.MESSAGE_AUTHENTICATOR
+
+
 @pytest.mark.parametrize("states", [[b"junk"], [b"one", b"junk"], [b"two", b"one"], [b"one", b"two", b"two"]], ids=str)
 def test_a_proxy_state_that_was_not_sent_is_refused(states: list[bytes]) -> None:
     """What a forger appends to make two packets collide (CVE-2024-3596)."""

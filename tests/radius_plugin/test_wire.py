@@ -199,7 +199,16 @@ def test_vendor_attributes_are_found_wherever_they_stand() -> None:
 
 @pytest.mark.parametrize(
     "inside",
-    [b"\x01", b"\x01\x01", b"\x01\x00", b"\x01\x06abc", b"\x01\x05abc\x02", b"\x01\x05abc\x02\x01", b"\x01\x05abc\x01\xff"],
+    [
+        b"\x01",
+        b"\x01\x01",
+        b"\x01\x01\x02",
+        b"\x01\x00",
+        b"\x01\x06abc",
+        b"\x01\x05abc\x02",
+        b"\x01\x05abc\x02\x01",
+        b"\x01\x05abc\x01\xff",
+    ],
     ids=lambda inside: inside.hex(),
 )
 def test_a_malformed_vendor_specific_holds_nothing(inside: bytes) -> None:
