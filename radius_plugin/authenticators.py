@@ -121,6 +121,9 @@ class SharedSecret:
     __slots__ = ("__inner", "__outer", "__secret")
 
     def __init__(self, secret: Secret) -> None:
+        """Take what both sides hold. Raises: ValueError for an empty one (RFC 2865 section 3 forbids it)."""
+        if not secret:
+            raise ValueError("an empty shared secret, expected at least one octet")
         # OpenSSL's MD5 costs a microsecond to set up and next to nothing a block: hashing the pad again each time is as quick
         # as copying the state after it, and shorter.
         key = secret.reveal()

@@ -315,6 +315,12 @@ def test_a_shared_secret_is_not_shown() -> None:
         vars(OURS)
 
 
+def test_an_empty_secret_is_none() -> None:
+    """With it everybody could sign."""
+    with pytest.raises(ValueError, match="empty shared secret"):
+        SharedSecret(Secret(b""))
+
+
 def test_errors_quote_neither_password_nor_secret() -> None:
     """What stands in a log line is lengths."""
     with pytest.raises(BadCredential) as caught:
