@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from radius_plugin.authenticators import SharedSecret
-from radius_plugin.settings import ClientSettings
+from radius_plugin.settings import ClientSettings, TlsClient
 
 MAX_REMEMBERED = 8_192
 """Addresses whose search is remembered; a flood from invented ones costs the search again, and no memory."""
@@ -75,6 +75,36 @@ class ClientTable:
             if client is not None:
                 return client
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerIdentity:
+    """What a verified certificate says: its names in lower case, and the SHA-256 of its octets in hexadecimal."""
+
+    names: frozenset[str]
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"names {', '.join(sorted(self.names)) or 'none'}; SHA-256 {self.fingerprint}"
+
+
+class CertificateTable:
+    """Clients by certificate: the certificate itself first, then a name in it."""
+
+    def __init__(self, clients: Iterable[tuple[TlsClient, Client]]) -> None:
+        self._by_fingerprint: dict[str, Client] = {}
+        self._by_name: dict[str, Client] = {}
+        for described, client in clients:
+            self._by_fingerprint.update(dict.fromkeys(described.fingerprints, client))
+            self._by_name.update(dict.fromkeys((name.lower() for name in described.subject_names), client))
+
+    def find(self, identity: PeerIdentity) -> Client | None:
+        """Whose certificate this is; None for nobody's, and where its names are of two clients."""
+        found = self._by_fingerprint.get(identity.fingerprint)
+        if found is not None:
+            return found
+        named = {self._by_name[name] for name in identity.names if name in self._by_name}
+        return named.pop() if len(named) == 1 else None
 
 
 def canonical(address: str) -> str:

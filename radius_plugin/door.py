@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from radius_plugin.authentication_log import AuthenticationLog
 from radius_plugin.exchange import Exchange
+from radius_plugin.radsec import RadSecServer, open_tls_sockets
 from radius_plugin.server import Opened, UdpServer, open_sockets
 from radius_plugin.settings import RadiusDoorSettings
 
@@ -22,6 +25,25 @@ DRAIN_S = 5.0
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """What one process listens on."""
+
+    udp: Sequence[Opened]
+    tls: Sequence[socket.socket]
+
+    @classmethod
+    def open(cls, settings: RadiusDoorSettings, *, shared: bool = False) -> Sockets:
+        """Bind every address; with ``shared`` several processes may. Raises: ConfigurationError; nothing stays open then."""
+        udp = open_sockets(settings.listen, receive_buffer_bytes=settings.receive_buffer_bytes, shared=shared)
+        try:
+            return cls(udp, open_tls_sockets(settings.listen, shared=shared))
+        except BaseException:
+            for _, opened in udp:
+                opened.close()
+            raise
+
+
 class RadiusDoor:
     """All listeners of one process over one exchange."""
 
@@ -30,29 +52,42 @@ class RadiusDoor:
         self.exchange = exchange
         self._journal = journal
         self._udp: UdpServer | None = None
+        self._tls: RadSecServer | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def start(self, sockets: Sequence[Opened] | None = None) -> None:
-        """Listen. ``sockets`` are UDP sockets that somebody else has opened (for workers).
+    async def start(self, sockets: Sockets | None = None) -> None:
+        """Listen. ``sockets`` are those that somebody else has opened (for a worker).
 
-        Raises: ConfigurationError, when an address cannot be had.
+        Raises: ConfigurationError, when an address cannot be had or a certificate cannot be used.
         """
         if sockets is None:
-            sockets = open_sockets(self._settings.listen, receive_buffer_bytes=self._settings.receive_buffer_bytes)
-        self._udp = UdpServer(self.exchange, sockets)
+            sockets = Sockets.open(self._settings)
+        if sockets.tls:
+            self._tls = RadSecServer(self.exchange, self._settings, sockets.tls)
+            await self._tls.start()
+        self._udp = UdpServer(self.exchange, sockets.udp)
         self._udp.start()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     def reload(self, settings: RadiusDoorSettings) -> None:
-        """From the next request on, these hold; addresses need a restart."""
+        """From the next request on, these hold; addresses need a restart.
+
+        Raises: ConfigurationError, when a certificate cannot be used; nothing is changed then.
+        """
+        if self._tls is not None:
+            self._tls.reload(settings)
         self._settings = settings
         self.exchange.reload(settings)
 
     async def stop(self) -> None:
         """Receive no more, send the answers that are under way, close."""
+        if self._tls is not None:
+            self._tls.stop()
         if self._udp is not None:
             self._udp.stop()
             await self.exchange.drain(DRAIN_S)
+        if self._tls is not None:
+            self._tls.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):

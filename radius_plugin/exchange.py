@@ -25,7 +25,7 @@ from mfa_runtime.gate import Gate
 from radius_plugin.accounting import accounting_line
 from radius_plugin.authentication_log import AuthenticationLog
 from radius_plugin.authenticators import SharedSecret
-from radius_plugin.clients import Client, ClientTable, canonical
+from radius_plugin.clients import CertificateTable, Client, ClientTable, PeerIdentity, canonical
 from radius_plugin.duplicates import Duplicates, InFlight
 from radius_plugin.request import Login, RequestRefused, Unasked, bound_to, read_login
 from radius_plugin.results import Answer, Dialogue, Outcome, answer_to, needs_groups, refused, timed_out
@@ -80,6 +80,7 @@ class _Work:
     packet: Packet
     client: Client
     secret: SharedSecret
+    address: str
     send: Send
     to: Any
     started: float
@@ -107,7 +108,9 @@ class _Settled:
 
     settings: RadiusDoorSettings
     table: ClientTable
-    by_name: dict[str, Client]
+    certificates: CertificateTable
+    clients: tuple[Client, ...]
+    counts: dict[str, dict[str, int]]
     groups_matter: bool
 
 
@@ -152,20 +155,20 @@ class Exchange:
     @property
     def clients(self) -> Iterable[Client]:
         """The clients, with their counts."""
-        return self._now.by_name.values()
+        return self._now.clients
 
     @property
     def under_way(self) -> int:
         """Requests that wait for their answer."""
         return self._duplicates.under_way
 
-    def client_named(self, name: str) -> Client | None:
-        """The client of this name: TLS connections keep a name, and so live through a reload."""
-        return self._now.by_name.get(name)
+    def client_with(self, identity: PeerIdentity) -> Client | None:
+        """The client that has this certificate, in the configuration as it is now."""
+        return self._now.certificates.find(identity)
 
     def reload(self, settings: RadiusDoorSettings) -> None:
         """From the next request on, these hold. Requests under way, answers and counts stay."""
-        self._now = _settle(settings, self._now.by_name)
+        self._now = _settle(settings, self._now.counts)
         self._duplicates.keep_s = _keep_s(settings)
 
     def receive(self, datagram: bytes, address: str, port: int, send: Send, to: Any, scope: Hashable, purposes: Any) -> None:
@@ -214,9 +217,9 @@ class Exchange:
             # The client has given the number to another request: nobody waits for the old one any more.
             client.count("superseded")
             self._forget(pending.work)
-        work = _Work(key, packet, client, secret, send, to, self._monotonic())
+        work = _Work(key, packet, client, secret, canonical(address), send, to, self._monotonic())
         if packet.code == Code.ACCESS_REQUEST and Purpose.AUTHENTICATION in purposes:
-            self._access_request(work, datagram, address)
+            self._access_request(work, datagram)
         elif packet.code == Code.ACCOUNTING_REQUEST and Purpose.ACCOUNTING in purposes:
             self._accounting_request(work, datagram)
         elif packet.code == Code.STATUS_SERVER:
@@ -286,7 +289,7 @@ class Exchange:
 
     # What it asks
 
-    def _access_request(self, work: _Work, datagram: bytes, address: str) -> None:
+    def _access_request(self, work: _Work, datagram: bytes) -> None:
         client, settings = work.client, work.client.settings
         client.count("access_request")
         if settings.requests_per_s and not self._within_rate(settings):
@@ -295,7 +298,7 @@ class Exchange:
             return self._drop(client, "overloaded")
         try:
             work.login = login = read_login(
-                work.packet, settings, work.secret, address=canonical(address), seal=self._seal, now=self._clock(),
+                work.packet, settings, work.secret, address=work.address, seal=self._seal, now=self._clock(),
                 event_id=self._new_event_id(),
             )  # fmt: skip
         except RequestRefused as err:
@@ -345,8 +348,7 @@ class Exchange:
         return work.shared is not None and any(not other.over for other in work.shared.waiting)
 
     def _dialogue(self, work: _Work) -> Dialogue:
-        address = canonical(str(work.key[1])) if isinstance(work.key, tuple) else ""
-        owner = bound_to(work.client.settings, address)
+        owner = bound_to(work.client.settings, work.address)
         lifetime_s = self._now.settings.state_lifetime_s
         return Dialogue(self._seal, owner, self._new_event_id, self._clock(), lifetime_s)
 
@@ -514,7 +516,7 @@ class Exchange:
         self._journal.write(
             kind="authentication",
             client=work.client.settings.name,
-            nas=str(work.key[1]) if isinstance(work.key, tuple) else "",
+            nas=work.address,
             user=answer.user or user_name.decode("utf-8", "backslashreplace"),
             source=attempt.source if attempt is not None else None,
             outcome=answer.outcome,
@@ -533,15 +535,18 @@ def _keep_s(settings: RadiusDoorSettings) -> float:
     return max([30.0, *budgets])
 
 
-def _settle(settings: RadiusDoorSettings, before: dict[str, Client]) -> _Settled:
+def _settle(settings: RadiusDoorSettings, before: dict[str, dict[str, int]]) -> _Settled:
+    counts: dict[str, dict[str, int]] = {}
+
     def ready(one: ClientSettings) -> Client:
-        known = before.get(one.name)
-        return Client.of(one, None if known is None else known.counts)
+        # A client that comes both ways has one count, and goes on from before a reload.
+        return Client.of(one, counts.setdefault(one.name, before.get(one.name, {})))
 
     udp = [ready(client) for client in settings.clients]
-    tls = [ready(one.client) for one in settings.tls_clients]
-    by_name = {client.settings.name: client for client in [*tls, *udp]}
-    return _Settled(settings, ClientTable(udp), by_name, needs_groups(settings.reply_rules))
+    tls = [(one, ready(one.client)) for one in settings.tls_clients]
+    clients = (*udp, *(client for _, client in tls))
+    groups_matter = needs_groups(settings.reply_rules)
+    return _Settled(settings, ClientTable(udp), CertificateTable(tls), clients, counts, groups_matter)
 
 
 def _plausible(secrets: tuple[SharedSecret, ...], packet: Packet) -> SharedSecret:

@@ -16,7 +16,7 @@ from typing import Any
 
 from mfa_core.errors import ConfigurationError
 from radius_plugin.exchange import Exchange
-from radius_plugin.settings import Listen, Purpose, Transport
+from radius_plugin.settings import Listen, Transport
 
 RECEIVE_AT_ONCE = 64
 """Datagrams taken before the loop may do something else."""
@@ -183,4 +183,3 @@ def _asked(ancillary: list[tuple[int, int, bytes]]) -> tuple[list[tuple[int, int
     return [], b""
 
 
-PURPOSES_OF_TLS = frozenset(Purpose)
