@@ -19,6 +19,7 @@ from mfa_runtime.config import Config, ConfigurationProblems, load_config
 from mfad.log_bound import BoundedLog
 from mfad.notify import Notifier
 from mfad.service import serve
+from mfad.worker import Inherited, serve_worker
 
 DEFAULT_CONFIG = "/etc/mfad/mfad.yaml"
 EX_CONFIG = 78
@@ -44,7 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
         _log_to_stderr(config)
         _keep_memory_private()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        uvloop.run(serve(config, load, Notifier(os.environ.pop("NOTIFY_SOCKET", None), os.environ.get("WATCHDOG_USEC"))))
+        notifier = Notifier(os.environ.pop("NOTIFY_SOCKET", None), os.environ.get("WATCHDOG_USEC"))
+        if options.worker is not None:
+            uvloop.run(serve_worker(config, load, Inherited.read(options.worker)))
+        else:
+            uvloop.run(serve(config, path, load, notifier))
     except ConfigurationProblems as err:
         sys.stderr.write(f"mfad: {err}\n")
         return EX_CONFIG
@@ -64,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "--config", metavar="FILE", help=f"the configuration (else MFAD_CONFIG, else {DEFAULT_CONFIG})"
     )
     parser.add_argument("--check", action="store_true", help="check the configuration, say what is wrong with it, and end")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)  # what mfad says to processes of its own
     parser.add_argument("--version", action="version", version=f"mfad {_version()}")
     return parser
 

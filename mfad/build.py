@@ -40,6 +40,7 @@ from radius_plugin.door import RadiusDoor
 
 NODE = "local"
 """The audit chain of a standalone host."""
+ALL_DOORS = frozenset(Door)
 
 
 def load_keys(config: Config) -> KeyEncryptionKeys:
@@ -211,8 +212,8 @@ def _radius_listen(config: Config) -> object:
     return None if door is None else (door.listen, door.workers, door.authentication_log)
 
 
-def build(config: Config) -> Parts:
-    """Open the store and make every part. Nothing listens yet.
+def build(config: Config, *, doors: frozenset[Door] = ALL_DOORS) -> Parts:
+    """Open the store and make every part, of the doors only those in ``doors``. Nothing listens yet.
 
     Raises:
         ConfigurationError: the key or a setting cannot be used.
@@ -248,7 +249,7 @@ def build(config: Config) -> Parts:
         enroller=enrolment,
     )
     pam = None
-    if config.doors.pam is not None:
+    if config.doors.pam is not None and Door.PAM in doors:
         pam = PamServer(
             build_pam_settings(config, config.doors.pam),
             gate,
@@ -256,6 +257,6 @@ def build(config: Config) -> Parts:
             new_event_id=lambda: new_event_id(time.time(), os.urandom),
         )
     radius = None
-    if config.doors.radius is not None:
+    if config.doors.radius is not None and Door.RADIUS in doors:
         radius = build_radius_door(config, config.doors.radius, gate=gate, groups=groups, keyring=lambda: ledger.keyring)
     return Parts(config, store, ledger, gate, enrolment, pam, radius, primaries)

@@ -14,15 +14,20 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from mfa_core.errors import MfaError
+from mfa_core.model import Door
 from mfa_runtime.config import Config
 from mfa_runtime.state_lock import StateLock
 from mfa_runtime.store.database import restrict_file_mode
 from mfa_runtime.upkeep import HighWater, WriteAheadLog, forget
-from mfad.build import Parts, build
+from mfad.build import ALL_DOORS, Parts, build
 from mfad.notify import Notifier
+from mfad.workers import Workers
 from pam_mfa.listeners import inherited_listeners
+from radius_plugin.configuration import build_radius_settings
+from radius_plugin.door import Sockets
 
 CHECKPOINT_EVERY_S = 1.0
 FORGET_EVERY_S = 600.0
@@ -31,15 +36,21 @@ HIGH_WATER_EVERY_S = 60.0
 log = logging.getLogger("mfad")
 
 
-async def serve(config: Config, load: Callable[[], Config], notifier: Notifier) -> None:
-    """Run until SIGTERM or SIGINT. ``load`` reads the configuration again for SIGHUP.
+async def serve(config: Config, config_file: Path, load: Callable[[], Config], notifier: Notifier) -> None:
+    """Run until SIGTERM or SIGINT. ``load`` reads the configuration again for SIGHUP, ``config_file`` is for workers.
 
     Raises:
         MfaError: it could not start.
     """
     restrict_file_mode()
     with StateLock(config.state_dir).shared():
-        parts = build(config)
+        section = config.doors.radius
+        workers: Workers | None = None
+        if section is not None and section.workers > 1:
+            settings = build_radius_settings(config, section)
+            sockets = [Sockets.open(settings, shared=True) for _ in range(section.workers)]
+            workers = Workers(config_file, sockets)
+        parts = build(config, doors=ALL_DOORS if workers is None else ALL_DOORS - {Door.RADIUS})
         high_water = HighWater(config.state_dir)
         high_water.check(parts.store)
         with contextlib.suppress(MfaError, OSError):  # at once: after a restore the file tells of the store before it
@@ -48,7 +59,7 @@ async def serve(config: Config, load: Callable[[], Config], notifier: Notifier) 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, _reload, parts, load, notifier)
+        loop.add_signal_handler(signal.SIGHUP, _reload, parts, load, notifier, workers)
         write_ahead_log = WriteAheadLog(parts.store, written=lambda: parts.ledger.written, monotonic=time.monotonic)
         write_ahead_log.make_long()
         parts.gate.start()
@@ -56,6 +67,8 @@ async def serve(config: Config, load: Callable[[], Config], notifier: Notifier) 
             await parts.pam.start(inherited_listeners(os.environ, os.getpid()))
         if parts.radius is not None:
             await parts.radius.start()
+        if workers is not None:
+            await workers.start()
         upkeep = [
             asyncio.create_task(_every(CHECKPOINT_EVERY_S, write_ahead_log.checkpoint_if_due)),
             asyncio.create_task(_every(FORGET_EVERY_S, lambda: _forget(parts))),
@@ -75,6 +88,8 @@ async def serve(config: Config, load: Callable[[], Config], notifier: Notifier) 
             await parts.pam.stop()
         if parts.radius is not None:
             await parts.radius.stop()
+        if workers is not None:
+            await workers.stop()
         for task in upkeep:
             task.cancel()
         await parts.gate.stop()
@@ -93,7 +108,7 @@ def _listening(config: Config) -> str:
     return "; ".join(found)
 
 
-def _reload(parts: Parts, load: Callable[[], Config], notifier: Notifier) -> None:
+def _reload(parts: Parts, load: Callable[[], Config], notifier: Notifier, workers: Workers | None) -> None:
     notifier.reloading()
     try:
         config = load()
@@ -101,6 +116,8 @@ def _reload(parts: Parts, load: Callable[[], Config], notifier: Notifier) -> Non
     except MfaError as err:
         log.error("the configuration was not reloaded, the previous one holds: %s; %s", err, err.cure)
     else:
+        if workers is not None:
+            workers.reload()
         logging.getLogger().setLevel(config.log_level.value.upper())
         log.info("configuration reloaded%s", f"; restart mfad for {', '.join(left)}" if left else "")
     notifier.ready()

@@ -11,6 +11,7 @@ import logging
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from radius_plugin.authentication_log import AuthenticationLog
 from radius_plugin.exchange import Exchange
@@ -23,6 +24,17 @@ DRAIN_S = 5.0
 """How long a stop waits for verdicts under way."""
 
 log = logging.getLogger(__name__)
+
+
+class Counters(TypedDict):
+    """The counters of one process. ``clients``: by name, then by event (the words that the exchange counts under)."""
+
+    strangers: dict[str, int]
+    clients: dict[str, dict[str, int]]
+    under_way: int
+    answers_forgotten_early: int
+    answers_unsent: int
+    tls_connections: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,7 @@ class RadiusDoor:
     """All listeners of one process over one exchange."""
 
     def __init__(self, settings: RadiusDoorSettings, exchange: Exchange, *, journal: AuthenticationLog | None = None) -> None:
-        self._settings = settings
+        self.settings = settings
         self.exchange = exchange
         self._journal = journal
         self._udp: UdpServer | None = None
@@ -61,13 +73,24 @@ class RadiusDoor:
         Raises: ConfigurationError, when an address cannot be had or a certificate cannot be used.
         """
         if sockets is None:
-            sockets = Sockets.open(self._settings)
+            sockets = Sockets.open(self.settings)
         if sockets.tls:
-            self._tls = RadSecServer(self.exchange, self._settings, sockets.tls)
+            self._tls = RadSecServer(self.exchange, self.settings, sockets.tls)
             await self._tls.start()
         self._udp = UdpServer(self.exchange, sockets.udp)
         self._udp.start()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    def counters(self) -> Counters:
+        """What was counted since the start, as values that JSON carries: a worker hands them to the daemon."""
+        return {
+            "strangers": dict(self.exchange.counts),
+            "clients": self.exchange.counts_by_client(),
+            "under_way": self.exchange.under_way,
+            "answers_forgotten_early": self.exchange.answers_forgotten_early,
+            "answers_unsent": 0 if self._udp is None else self._udp.unsent,
+            "tls_connections": 0 if self._tls is None else len(self._tls.connections),
+        }
 
     def reload(self, settings: RadiusDoorSettings) -> None:
         """From the next request on, these hold; addresses need a restart.
@@ -76,7 +99,7 @@ class RadiusDoor:
         """
         if self._tls is not None:
             self._tls.reload(settings)
-        self._settings = settings
+        self.settings = settings
         self.exchange.reload(settings)
 
     async def stop(self) -> None:

@@ -162,6 +162,15 @@ class Exchange:
         """Requests that wait for their answer."""
         return self._duplicates.under_way
 
+    @property
+    def answers_forgotten_early(self) -> int:
+        """How often answers were forgotten before their time, because too many were kept."""
+        return self._duplicates.forgotten_early
+
+    def counts_by_client(self) -> dict[str, dict[str, int]]:
+        """The events of each client since the start, by its name."""
+        return {name: dict(counts) for name, counts in self._now.counts.items()}
+
     def client_with(self, identity: PeerIdentity) -> Client | None:
         """The client that has this certificate, in the configuration as it is now."""
         return self._now.certificates.find(identity)

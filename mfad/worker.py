@@ -1,0 +1,125 @@
+"""The life of a worker: one door on sockets that the daemon has opened, over the same store.
+
+Room rule: sequence and signals, as in :mod:`mfad.service`. Upkeep of the store is the daemon's; a worker ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mfa_core.errors import ConfigurationError, MfaError
+from mfa_core.model import Door
+from mfa_runtime.config import Config
+from mfa_runtime.state_lock import StateLock
+from mfa_runtime.store.database import restrict_file_mode
+from mfad.build import Parts, build
+from radius_plugin.door import RadiusDoor, Sockets
+from radius_plugin.server import ANY
+from radius_plugin.settings import RadiusDoorSettings, Transport
+
+TELL_EVERY_S = 1.0
+_PR_SET_PDEATHSIG = 1
+
+log = logging.getLogger("mfad.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What the daemon handed down: the pipe to it, and the sockets in the order of ``Sockets.open``."""
+
+    pipe: int
+    descriptors: tuple[int, ...]
+
+    @classmethod
+    def read(cls, text: str) -> Inherited:
+        """Take apart what stands on the command line. Raises: ConfigurationError."""
+        try:
+            pipe, *descriptors = (int(part) for part in text.split(","))
+        except ValueError:
+            raise ConfigurationError("--worker is for mfad itself", cure="set doors.radius.workers instead") from None
+        return cls(pipe, tuple(descriptors))
+
+    def sockets(self, settings: RadiusDoorSettings) -> Sockets:
+        """The sockets, each with the address that it is for.
+
+        Raises: ConfigurationError, when the configuration has changed since they were opened.
+        """
+        udp = [one for one in settings.listen if one.transport is Transport.UDP for _ in range(2 if one.host == ANY else 1)]
+        if len(self.descriptors) < len(udp):
+            raise ConfigurationError("doors.radius.listen has changed", cure="restart mfad")
+        opened = [socket.socket(fileno=number) for number in self.descriptors]
+        for one in opened:
+            one.setblocking(False)
+        return Sockets(list(zip(udp, opened, strict=False)), opened[len(udp) :])
+
+
+async def serve_worker(config: Config, load: Callable[[], Config], inherited: Inherited) -> None:
+    """Run until SIGTERM, or until the daemon is gone.
+
+    Raises: MfaError, when it cannot start.
+    """
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    restrict_file_mode()
+    with StateLock(config.state_dir).shared():
+        parts = build(config, doors=frozenset({Door.RADIUS}))
+        if parts.radius is None:
+            raise ConfigurationError("doors.radius is not configured", cure="restart mfad")
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGINT, lambda: None)  # a terminal sends it to the daemon too, which tells us
+        loop.add_signal_handler(signal.SIGHUP, _reload, parts, load)
+        parts.gate.start()
+        await parts.radius.start(inherited.sockets(parts.radius.settings))
+        gc.collect()
+        gc.freeze()
+        tell = loop.create_task(_tell(parts.radius, inherited.pipe, stop))
+        if os.getppid() != parent:
+            stop.set()
+        await stop.wait()
+        tell.cancel()
+        await parts.radius.stop()
+        await parts.gate.stop()
+        await parts.enrolment.stop()
+        for primary in parts.primaries.values():
+            primary.close()
+        parts.store.close()
+
+
+def _reload(parts: Parts, load: Callable[[], Config]) -> None:
+    try:
+        parts.reload(load())
+    except MfaError as err:
+        log.error("the configuration was not reloaded, the previous one holds: %s; %s", err, err.cure)
+
+
+class _Pipe(asyncio.BaseProtocol):
+    """To the daemon. When it does not listen any more, it is gone."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the protocol's shape
+        self._stop.set()
+
+
+async def _tell(door: RadiusDoor, pipe: int, stop: asyncio.Event) -> None:
+    """Say that it is ready, then every second what was counted."""
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_write_pipe(lambda: _Pipe(stop), os.fdopen(pipe, "wb", buffering=0))
+    said: dict[str, object] = {"ready": True}
+    while True:
+        if not transport.get_write_buffer_size():  # a daemon that reads slowly misses a second
+            transport.write(json.dumps(said).encode() + b"\n")
+        await asyncio.sleep(TELL_EVERY_S)
+        said = {"counters": door.counters()}

@@ -1,0 +1,141 @@
+"""Several processes for one door: start them, tell them what changes, start them again when they die.
+
+Room rule: processes and pipes. The sockets are opened here, once, and handed down: a worker that is started again finds what
+has come meanwhile. Workers share nothing but the store; a worker says that it is ready, and its counters, as lines of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mfa_core.errors import ConfigurationError
+from radius_plugin.door import Counters, Sockets
+
+READY_S = 60.0
+"""How long a worker may take to open the store and listen."""
+STOP_S = 10.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+STEADY_S = 60.0
+"""A worker that ran so long is started again at once when it dies."""
+MAX_LINE = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    number: int
+    sockets: Sockets
+    process: Process | None = None
+    counters: Counters | None = None
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Workers:
+    """The RADIUS workers of one daemon. ``sockets`` has one set for each; all are bound to the same addresses."""
+
+    def __init__(self, config_file: Path, sockets: list[Sockets]) -> None:
+        self._config_file = config_file
+        self._workers = [_Worker(number, one) for number, one in enumerate(sockets)]
+        self._keepers: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Start all; return when each of them listens.
+
+        Raises: ConfigurationError, when one of them does not; all are stopped then.
+        """
+        self._keepers = [asyncio.get_running_loop().create_task(self._keep(worker)) for worker in self._workers]
+        try:
+            async with asyncio.timeout(READY_S):
+                await asyncio.gather(*(worker.ready.wait() for worker in self._workers))
+        except TimeoutError:
+            await self.stop()
+            raise ConfigurationError(
+                f"a RADIUS worker was not ready within {READY_S:.0f} s", cure="see what it said above"
+            ) from None
+
+    def reload(self) -> None:
+        """Let every worker read the configuration again; the caller has found it good."""
+        for worker in self._workers:
+            _send(worker, signal.SIGHUP)
+
+    async def stop(self) -> None:
+        """End all workers: they answer what is under way first."""
+        self._stopping = True
+        for worker in self._workers:
+            _send(worker, signal.SIGTERM)
+        _, late = await asyncio.wait(self._keepers, timeout=STOP_S)
+        for worker in self._workers:
+            _send(worker, signal.SIGKILL)
+        for keeper in late:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    def counters(self) -> list[Counters]:
+        """What each worker has counted, a second ago or less; nothing of those that are being started."""
+        return [worker.counters for worker in self._workers if worker.counters is not None]
+
+    async def _keep(self, worker: _Worker) -> None:
+        pause = FIRST_PAUSE_S
+        loop = asyncio.get_running_loop()
+        while not self._stopping:
+            began = loop.time()
+            code = await self._run(worker)
+            if self._stopping:
+                return
+            log.error("RADIUS worker %d ended with %d; it is started again", worker.number, code)
+            if loop.time() - began > STEADY_S:
+                pause = FIRST_PAUSE_S
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    async def _run(self, worker: _Worker) -> int:
+        descriptors = [opened.fileno() for _, opened in worker.sockets.udp] + [opened.fileno() for opened in worker.sockets.tls]
+        reading, writing = os.pipe()
+        try:
+            worker.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "mfad", "--config", os.fspath(self._config_file),
+                "--worker", ",".join(map(str, (writing, *descriptors))),
+                stdin=DEVNULL, pass_fds=(writing, *descriptors),
+            )  # fmt: skip
+        finally:
+            os.close(writing)
+        try:
+            await self._listen_to(worker, reading)
+            return await worker.process.wait()
+        finally:
+            worker.process, worker.counters = None, None
+
+    async def _listen_to(self, worker: _Worker, reading: int) -> None:
+        """Take its lines until it is gone."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=MAX_LINE)
+        pipe = os.fdopen(reading, "rb", buffering=0)
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+        try:
+            while line := await reader.readline():
+                said = json.loads(line)
+                if said.get("ready"):
+                    worker.ready.set()
+                worker.counters = said.get("counters", worker.counters)
+        except (ValueError, asyncio.LimitOverrunError) as err:
+            log.error("RADIUS worker %d says what cannot be read: %s", worker.number, err)
+        finally:
+            transport.close()
+
+
+def _send(worker: _Worker, number: int) -> None:
+    if worker.process is not None and worker.process.returncode is None:
+        try:
+            worker.process.send_signal(number)
+        except ProcessLookupError:
+            return
