@@ -43,6 +43,8 @@ KEPT_S = 30.0
 REFUSED_SERVICE_S = 30.0
 """After the service account was refused nobody tries again for so long: the directory would lock it."""
 _MAX_SAID_CHARS = 200
+_ONE_NAME = re.compile(r"[!-~]{1,256}").fullmatch
+"""Directories take blanks around a name away, and other letters for ASCII ones: two names would be one user."""
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
 _REFUSALS = {
@@ -177,7 +179,7 @@ class LdapPrimary:
         Raises:
             PrimaryUnavailable: no server said yes or no in time, or too many calls wait.
         """
-        if not name or not _can_be_asked(password):
+        if not _ONE_NAME(name) or not _can_be_asked(password):
             return False
         errand = _Errand()
         return await self._threads.run(
@@ -283,7 +285,7 @@ class LdapPrimary:
                 size_limit=2,
                 time_limit=section.timeout,
             )
-            code = int(connection.result["result"])
+            code = _result(connection, "searchResDone")
             found = [entry["dn"] for entry in connection.response or () if entry.get("type") == "searchResEntry"]
         except Exception as err:  # what a peer can make ldap3 raise is bounded by no documentation
             _close(connection)
@@ -371,12 +373,19 @@ def _bind(connection: Any, dn: str, password: Secret) -> tuple[int, str]:
     connection.password = password.reveal()
     try:
         connection.bind(read_server_info=False)
-        return int(connection.result["result"]), str(connection.result.get("message", ""))
+        return _result(connection, "bindResponse"), str(connection.result.get("message", ""))
     except Exception as err:  # see _search
         raise _Down(_said(err)) from err
     finally:
         connection.password = None
         connection.request = None
+
+
+def _result(connection: Any, expected: str) -> int:
+    """The result code of the operation. Raises: _Down, for an answer to another one: ldap3 looks at the messageID alone."""
+    if connection.result["type"] != expected:
+        raise _Down(f"answered with {connection.result['type']}, expected {expected}")
+    return int(connection.result["result"])
 
 
 def _has_something_to_read(connection: Any) -> bool:
@@ -418,13 +427,11 @@ def _context(section: LdapSection) -> ssl.SSLContext:
 
 def _check_syntax(section: LdapSection) -> None:
     """Raises: ConfigurationError, for a DN or a filter that no directory understands."""
-    for key, dn in (
-        ("user_dn", (section.user_dn or "").replace("{user}", "name")),
-        ("bind_dn", section.bind_dn or ""),
-        ("base_dn", section.base_dn or ""),
-    ):
+    # bind_dn is left to the server: Active Directory takes name@domain as well.
+    for key, dn in (("user_dn", section.user_dn), ("base_dn", section.base_dn)):
         try:
-            parse_dn(dn)
+            if dn:
+                parse_dn(dn.replace("{user}", "name"))
         except Exception as err:
             raise ConfigurationError(f"primary.{key}: {_said(err)}", cure="write it as ou=people,dc=example,dc=org") from err
     try:
