@@ -61,6 +61,33 @@ class AccountingCase:
     outcome: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a server answers to ``request`` when it means ``code`` and ``attributes``."""
+
+    name: str
+    request: bytes
+    code: int
+    attributes: bytes
+    sign: bool
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The value of a State attribute, and all that it is made from."""
+
+    key: bytes
+    nonce: bytes
+    client: str
+    user_name: bytes
+    challenge: str
+    expires_at: int
+    attempts: int
+    first_factor_done: bool
+    octets: bytes
+
+
 def _octets(text: str) -> bytes:
     pieces = []
     for piece in text.split("_"):
@@ -106,3 +133,20 @@ def read_exchanges() -> list[Exchange]:
 def read_accounting() -> list[AccountingCase]:
     """All requests for the accounting port."""
     return [AccountingCase(**entry | {"octets": _octets(entry["octets"])}) for entry in _DOCUMENT["accounting"]]
+
+
+def _from_hex(entry: dict[str, Any], *names: str) -> dict[str, Any]:
+    return entry | {name: bytes.fromhex(entry[name]) for name in names}
+
+
+def read_replies() -> list[Reply]:
+    """Answers of a server, octet for octet."""
+    return [Reply(**_from_hex(entry, "request", "attributes", "octets")) for entry in _DOCUMENT["replies"]]
+
+
+def read_states() -> list[State]:
+    """State attributes, octet for octet."""
+    return [
+        State(**_from_hex(entry, "key", "nonce", "octets") | {"user_name": entry["user_name"].encode()})
+        for entry in _DOCUMENT["state"]
+    ]

@@ -20,9 +20,11 @@ from tests.radius_plugin.packet_vectors import (
     AccountingCase,
     Case,
     Exchange,
+    Reply,
     read_accounting,
     read_cases,
     read_exchanges,
+    read_replies,
 )
 
 GOOD = [case for case in read_cases() if not case.flaw]
@@ -116,6 +118,15 @@ def test_the_examples_of_the_rfcs(exchange: Exchange) -> None:
     attributes = exchange.reply[20:]
     assert secret.reply(reply.code, request, attributes, sign=False) == exchange.reply
     assert secret.verify_reply(exchange.request, exchange.reply, require_message_authenticator=False).octets == exchange.reply
+
+
+@pytest.mark.parametrize("reply", read_replies(), ids=lambda reply: reply.name)
+def test_replies_to_the_octet(reply: Reply) -> None:
+    """Exactly these answers leave, and the client of the request believes them."""
+    assert OURS.reply(reply.code, parse(reply.request), reply.attributes, sign=reply.sign) == reply.octets
+    signed = reply.sign and reply.request[0] != Code.ACCOUNTING_REQUEST
+    believed = OURS.verify_reply(reply.request, reply.octets, require_message_authenticator=signed)
+    assert (next(believed.attributes())[0] == Type.MESSAGE_AUTHENTICATOR) if signed else not believed.message_authenticator_at
 
 
 def test_no_chap_in_a_request() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mfa_core.secret import Secret
 from mfa_runtime.event_id import new_event_id
 from radius_plugin.state import ATTEMPTS_MAX, STATE_SIZE, Carried, StateRefused, StateSeal, Why
+from tests.radius_plugin.packet_vectors import State, read_states
 
 OLD, NEW = Secret(bytes(range(32))), Secret(bytes(range(32, 64)))
 ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
@@ -62,6 +63,15 @@ def test_what_goes_in_comes_out(
     state = seal.seal(carried, client=client, user_name=user_name)
     assert len(state) == STATE_SIZE <= 64
     assert seal.open(state, client=client, user_name=user_name, now=expires_at - 1) == carried
+
+
+@pytest.mark.parametrize("vector", read_states(), ids=lambda vector: vector.client)
+def test_states_to_the_octet(vector: State) -> None:
+    """The format holds: workers of two versions, one before and one after an upgrade, read each other's."""
+    seal = StateSeal([Secret(vector.key)], random=lambda size: vector.nonce[:size])
+    carried = Carried(vector.challenge, vector.expires_at, vector.attempts, vector.first_factor_done)
+    assert seal.seal(carried, client=vector.client, user_name=vector.user_name) == vector.octets
+    assert seal.open(vector.octets, client=vector.client, user_name=vector.user_name, now=vector.expires_at - 1) == carried
 
 
 def test_another_process_with_the_key_opens_it(state: bytes) -> None:
