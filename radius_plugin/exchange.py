@@ -162,6 +162,10 @@ class Exchange:
         """Requests that wait for their answer."""
         return self._duplicates.under_way
 
+    def is_under_way(self, key: Hashable) -> bool:
+        """Whether the request under this key (of a peer, a code and an identifier) may still be answered."""
+        return self._duplicates.pending(key) is not None
+
     @property
     def answers_forgotten_early(self) -> int:
         """How often answers were forgotten before their time, because too many were kept."""
