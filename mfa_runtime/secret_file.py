@@ -30,10 +30,11 @@ def read_secret_file(path: Path, *, key: str = "") -> Secret:
         raise ConfigurationError(
             f"{where}: cannot be read: {err.strerror}", cure="write the secret there, and let mfad alone read it"
         ) from err
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise ConfigurationError(f"{where}: is not a plain file", cure="name the file itself")
     with os.fdopen(fd, "rb") as source:
-        status = os.fstat(source.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigurationError(f"{where}: is not a plain file", cure="name the file itself")
         # The group may read it: that is how root gives a secret to a daemon.
         if status.st_mode & 0o037 or status.st_uid not in {0, os.geteuid()}:
             raise ConfigurationError(
