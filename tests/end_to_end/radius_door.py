@@ -5,6 +5,8 @@ All of 127.0.0.0/8 is this host: clients that differ in their settings differ in
 
 from __future__ import annotations
 
+import json
+import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.daemon import Mfad, Person
+from tests.end_to_end.daemon import CROWD, Mfad, Person
+from tests.end_to_end.programs import wait_until
 from tests.end_to_end.radius_packets import Nas
 from tests.end_to_end.radius_programs import free_port
 
-SECRET = "a secret of the test, long enough"
+SECRET = "a-secret-of-the-test-long-enough"
 
 
 @dataclass(slots=True)
@@ -55,7 +58,19 @@ class Door:
                     client[f"{key}_file"] = str(self.write_secret(f"{client['name']}.{key}", text))
             clients.append(client)
         listen = [one.format(**self.ports) for one in self.listen]
-        return {**self.more, "doors": {"radius": {"listen": listen, "clients": clients, **self.door}}}
+        log = {"authentication_log": str(self.log_path)}
+        return {**self.more, "doors": {"radius": {"listen": listen, "clients": clients, **log, **self.door}}}
+
+    @property
+    def log_path(self) -> Path:
+        return self.directory / "authentication.log"
+
+    def logged(self, **fields: object) -> list[dict[str, Any]]:
+        """The lines of the authentication log that have these fields."""
+        lines = self.log_path.read_text().splitlines() if self.log_path.exists() else []
+        # the last one may be half written
+        found = [json.loads(line) for line in lines if line.endswith("}")]
+        return [one for one in found if fields.items() <= one.items()]
 
     def write_secret(self, name: str, text: str) -> Path:
         """A file with a secret in it, for its owner alone."""
@@ -74,6 +89,42 @@ class Door:
         """A client at ``source`` that asks ``host``."""
         return Nas((host, self.ports[port]), secret.encode(), source)
 
+    def wait_for_login(self, **fields: object) -> dict[str, Any]:
+        """Until the authentication log has one line with these fields, and no second one; that line."""
+        wait_until(lambda: self.logged(kind="authentication", **fields), f"{fields} in the authentication log")
+        (line,) = self.logged(kind="authentication", **fields)
+        return line
+
+    def set_password(self, name: str, password: str) -> None:
+        """A password that mfad keeps (``primary: local``)."""
+        self.mfad.mfactl("user", "password", name, stdin=f"{password}\n{password}\n")
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Meanwhile mfad does nothing: what is sent to it waits in the kernel."""
+        program = self.mfad._program
+        assert program is not None
+        program.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            program.send_signal(signal.SIGCONT)
+
+    def queue(self, port: str = "auth") -> int:
+        """How much memory the datagrams take that wait at a port: the same for each of one size."""
+        program = self.mfad._program
+        assert program is not None
+        # of the network that mfad is in
+        table = Path(f"/proc/{program.pid}/net/udp").read_text().splitlines()[1:]
+        return sum(
+            int(row.split()[4].split(":")[1], 16) for row in table if row.split()[1].endswith(f":{self.ports[port]:04X}")
+        )
+
+    def wait_for_queue(self, *, above: int) -> int:
+        """Until more than ``above`` waits at the port for logins; how much that is."""
+        wait_until(lambda: self.queue() > above, "a datagram waits")
+        return self.queue()
+
     @property
     def server(self) -> str:
         """As radclient and others take it."""
@@ -85,11 +136,18 @@ class Door:
 
 
 @contextmanager
-def radius_door(template: Mfad, directory: Path, clients: Sequence[Mapping[str, Any]], **more: Any) -> Iterator[Door]:
-    """A copy of ``template`` that runs with a RADIUS door; stopped afterwards. See :class:`Door` for ``more``."""
+def radius_door(
+    template: Mfad, directory: Path, clients: Sequence[Mapping[str, Any]], *, people: int = 0, **more: Any
+) -> Iterator[Door]:
+    """A copy of ``template`` that runs with a RADIUS door; stopped afterwards. See :class:`Door` for ``more``.
+
+    ``people`` are enrolled beside those of the template, for tests that need many.
+    """
     one = Door(directory, clients, **more)
     one.mfad.copy_from(template)
     try:
+        if people:
+            one.mfad.import_people({f"{CROWD}{number}": 6 for number in range(1000, 1000 + people)})
         one.mfad.start()
         yield one
     finally:

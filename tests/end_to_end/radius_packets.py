@@ -32,6 +32,7 @@ START, STOP = b"\0\0\0\1", b"\0\0\0\2"
 NAMES = {2: "Accept", 3: "Reject", 5: "Accounting-Response", 11: "Challenge"}
 
 Attribute = tuple[int, bytes]
+SILENCE = "silence"
 GRACE_S = 0.05
 """How long, after a later request was answered, an answer to an earlier one may still come and spoil the silence."""
 

@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -70,6 +71,13 @@ class Upstream:
     def address(self) -> str:
         host, port = self.socket.getsockname()
         return f"{host}:{port}"
+
+    def primary(self, directory: Path, **more: object) -> dict[str, object]:
+        """The section ``primary`` of a door that asks here, and waits for as long as a test may need."""
+        path = directory / "upstream.secret"
+        path.touch(0o600)
+        path.write_bytes(self.secret + b"\n")
+        return {"type": "radius", "servers": [self.address], "secret_file": str(path), "timeout": "20s", "retries": 1, **more}
 
     def next(self, *, patience_s: float = PATIENCE_S) -> Asked:
         """The next request that is no retransmit. Raises: AssertionError when none comes."""
