@@ -11,7 +11,8 @@ import binascii
 import enum
 import ipaddress
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 from mfa_core.errors import MfaError
@@ -30,6 +31,19 @@ _BETWEEN = "\0"
 """Parts the two texts of a static challenge: no password holds a NUL."""
 _UTF8 = "utf-8"
 _ONLY_A_CODE = Grammar(SplitMode.OTP_ONLY)
+
+
+# Python looks an enum's member up in 130 ns, and a login needs twenty of them.
+_USER_NAME = Type.USER_NAME
+_STATE = Type.STATE
+_USER_PASSWORD = Type.USER_PASSWORD
+_CHAP_PASSWORD = Type.CHAP_PASSWORD
+_MFA_ONLY = Mode.MFA_ONLY
+_OURS = FirstFactor.OURS
+_ELSEWHERE = FirstFactor.ELSEWHERE
+_CHALLENGES = Interaction.CHALLENGES
+_ONE_SHOT = Interaction.ONE_SHOT
+_RADIUS = Door.RADIUS
 
 
 class Unasked(enum.StrEnum):
@@ -78,31 +92,39 @@ def read_login(
 
     Raises: RequestRefused.
     """
-    user_name = packet.first(Type.USER_NAME)
+    user_name = packet.first(_USER_NAME)
     if not user_name:
         raise RequestRefused(Unasked.NO_USER_NAME)
     if packet.has_eap:
         raise RequestRefused(Unasked.EAP_NOT_SPOKEN, user_name)
-    login = Login(
+    carried, first_factor = None, client.first_factor
+    if _STATE in packet:
+        carried = _carried(packet, client, user_name, address=address, seal=seal, now=now)
+        first_factor = FirstFactor.DONE if carried.first_factor_done else _ELSEWHERE
+    credential = _credential(packet, client, secret, user_name, first_factor, answers=carried is not None)
+    username = user_name.decode("utf-8", "surrogateescape")
+    return Login(
         Attempt(
             event_id,
-            Door.RADIUS,
+            _RADIUS,
             client.name,
-            without_realm(user_name.decode("utf-8", "surrogateescape"), client.realms),
+            without_realm(username, client.realms) if client.realms else username,
             source_of(packet, client.source_attribute),
-            first_factor=client.first_factor,
-            wait_s=client.wait_s,
-            client=client.name,
+            credential.typed,
+            first_factor if credential.holds_password else _beside(first_factor),
+            credential.interaction,
+            client.wait_s,
+            client.name,
+            (),
+            "" if carried is None else carried.challenge,
+            credential.grammar,
+            0.0 if carried is None else float(carried.expires_at),
+            credential.veiled,
+            credential.is_final,
         ),
         user_name,
+        carried,
     )
-    state = packet.first(Type.STATE)
-    if state is not None:
-        login = _answering(login, state, client, address=address, seal=seal, now=now)
-    try:
-        return _with_credential(login, packet, client, secret)
-    except BadCredential:
-        raise RequestRefused(Unasked.BAD_CREDENTIAL, user_name) from None
 
 
 def bound_to(client: ClientSettings, address: str) -> str:
@@ -110,44 +132,48 @@ def bound_to(client: ClientSettings, address: str) -> str:
     return f"{client.name}|{address}"
 
 
-def _answering(
-    login: Login, state: bytes, client: ClientSettings, *, address: str, seal: StateSeal, now: float
-) -> Login:
+def _carried(
+    packet: Packet, client: ClientSettings, user_name: bytes, *, address: str, seal: StateSeal, now: float
+) -> Carried:
     try:
-        carried = seal.open(state, client=bound_to(client, address), user_name=login.user_name, now=now)
+        return seal.open(packet.first(_STATE) or b"", client=bound_to(client, address), user_name=user_name, now=now)
     except StateRefused as err:
         why = Unasked.EXPIRED_CHALLENGE if err.why is Why.EXPIRED else Unasked.UNKNOWN_CHALLENGE
-        raise RequestRefused(why, login.user_name) from None
-    attempt = replace(
-        login.attempt,
-        first_factor=FirstFactor.DONE if carried.first_factor_done else FirstFactor.ELSEWHERE,
-        interaction=Interaction.CHALLENGES,
-        challenge_id=carried.challenge,
-        challenge_until=float(carried.expires_at),
-    )
-    return replace(login, attempt=attempt, carried=carried)
+        raise RequestRefused(why, user_name) from None
 
 
-def _with_credential(login: Login, packet: Packet, client: ClientSettings, secret: SharedSecret) -> Login:
-    hidden = packet.all(Type.USER_PASSWORD)
-    chap = packet.all(Type.CHAP_PASSWORD)
-    if len(hidden) + len(chap) > 1:
-        raise RequestRefused(Unasked.SEVERAL_CREDENTIALS, login.user_name)
-    if chap:
-        return _by_chap(login, packet, client)
-    typed = secret.reveal(hidden[0], packet.authenticator) if hidden else b""
-    return with_password(login, typed, client)
+@dataclass(frozen=True, slots=True)
+class _Credential:
+    """What was typed, and how it is to be read. ``holds_password``: a password may stand in it."""
+
+    typed: Secret | None
+    grammar: Grammar
+    interaction: Interaction
+    is_final: bool = False
+    holds_password: bool = True
+    veiled: Callable[[str], bool] | None = None
 
 
-def with_password(login: Login, typed: bytes, client: ClientSettings) -> Login:
-    """The login with what was typed, in whatever way it came. Raises: RequestRefused."""
-    user_name, attempt = login.user_name, login.attempt
+def _credential(
+    packet: Packet, client: ClientSettings, secret: SharedSecret, user_name: bytes, first_factor: FirstFactor, *, answers: bool
+) -> _Credential:
+    """``answers``: the request answers a challenge."""
+    hidden = packet.all(_USER_PASSWORD)
+    has_chap = _CHAP_PASSWORD in packet
+    if len(hidden) + has_chap > 1:
+        raise RequestRefused(Unasked.SEVERAL_CREDENTIALS, user_name)
+    try:
+        if has_chap:
+            return _by_chap(packet, client, user_name, first_factor, answers=answers)
+        typed = secret.reveal(hidden[0], packet.authenticator) if hidden else b""
+    except BadCredential:
+        raise RequestRefused(Unasked.BAD_CREDENTIAL, user_name) from None
     if not typed:
         # Nothing is verified by it, so it may only ask; and a password of ours is not skipped by leaving it out.
-        may_ask = client.empty_password is EmptyPassword.CHALLENGE and client.challenges and login.carried is None
-        if not may_ask or attempt.first_factor is FirstFactor.OURS:
+        may_ask = client.empty_password is EmptyPassword.CHALLENGE and client.challenges and not answers
+        if not may_ask or first_factor is _OURS:
             raise RequestRefused(Unasked.NO_CREDENTIAL, user_name)
-        return replace(login, attempt=replace(attempt, interaction=Interaction.CHALLENGES, grammar=_ONLY_A_CODE))
+        return _Credential(None, _ONLY_A_CODE, _CHALLENGES)
     if client.password_encoding != _UTF8:
         try:
             typed = typed.decode(client.password_encoding).encode()
@@ -155,36 +181,15 @@ def with_password(login: Login, typed: bytes, client: ClientSettings) -> Login:
             raise RequestRefused(Unasked.BAD_ENCODING, user_name) from None
     if b"\0" in typed:
         raise RequestRefused(Unasked.BAD_ENCODING, user_name)
-    if login.carried is not None:
-        grammar, final = _ONLY_A_CODE, True
-    elif typed.startswith(b"SCRV1:") and (parts := _STATIC_CHALLENGE(typed)) is not None:
-        typed, grammar = _static_challenge(parts[1], parts[2], attempt.first_factor, user_name)
-        final = True
-    else:
-        grammar, final = _grammar(client.mode, client.split, client.separator), False
+    if answers:
+        return _Credential(Secret(typed), _ONLY_A_CODE, _CHALLENGES, is_final=True)
     asks = client.challenges and client.mode in _ASKING
-    # Spelt out: `replace` costs a login five microseconds.
-    return Login(
-        Attempt(
-            attempt.event_id,
-            attempt.door,
-            attempt.service,
-            attempt.username,
-            attempt.source,
-            Secret(typed),
-            attempt.first_factor if client.mode is not Mode.MFA_ONLY else _beside(attempt.first_factor),
-            Interaction.CHALLENGES if asks or login.carried is not None else Interaction.ONE_SHOT,
-            attempt.wait_s,
-            attempt.client,
-            attempt.methods,
-            attempt.challenge_id,
-            grammar,
-            attempt.challenge_until,
-            grammar_is_final=final,
-        ),
-        user_name,
-        login.carried,
-    )
+    interaction = _CHALLENGES if asks else _ONE_SHOT
+    if typed.startswith(b"SCRV1:") and (parts := _STATIC_CHALLENGE(typed)) is not None:
+        typed, grammar = _static_challenge(parts[1], parts[2], first_factor, user_name)
+        return _Credential(Secret(typed), grammar, interaction, is_final=True)
+    grammar = _grammar(client.mode, client.split, client.separator)
+    return _Credential(Secret(typed), grammar, interaction, holds_password=client.mode is not _MFA_ONLY)
 
 
 _ASKING = {Mode.AUTO, Mode.CHALLENGE}
@@ -192,7 +197,7 @@ _ASKING = {Mode.AUTO, Mode.CHALLENGE}
 
 def _beside(first_factor: FirstFactor) -> FirstFactor:
     """Where nothing but a code is typed, a backend of ours has nothing to check."""
-    return FirstFactor.ELSEWHERE if first_factor is FirstFactor.OURS else first_factor
+    return _ELSEWHERE if first_factor is _OURS else first_factor
 
 
 @lru_cache(maxsize=256)
@@ -218,29 +223,24 @@ def _static_challenge(password: bytes, code: bytes, first_factor: FirstFactor, u
         raise RequestRefused(Unasked.BAD_CREDENTIAL, user_name) from None
     if b"\0" in word or b"\0" in digits or not digits:
         raise RequestRefused(Unasked.BAD_CREDENTIAL, user_name)
-    if first_factor is FirstFactor.OURS:
+    if first_factor is _OURS:
         return word + _BETWEEN.encode() + digits, Grammar(SplitMode.SEPARATOR, _BETWEEN)
     return digits, _ONLY_A_CODE
 
 
-def _by_chap(login: Login, packet: Packet, client: ClientSettings) -> Login:
-    attempt = login.attempt
-    alone = client.mode is Mode.MFA_ONLY or login.carried is not None or attempt.first_factor is not FirstFactor.OURS
-    if not alone or client.mode in {Mode.CONCAT, Mode.KEYWORD}:
-        raise RequestRefused(Unasked.CHAP_NOT_POSSIBLE, login.user_name)
+def _by_chap(
+    packet: Packet, client: ClientSettings, user_name: bytes, first_factor: FirstFactor, *, answers: bool
+) -> _Credential:
+    """CHAP shows a digest: a code alone can be found by it, a password cannot."""
+    alone = client.mode is _MFA_ONLY or answers or first_factor is not _OURS
+    if not alone or client.mode in {Mode.CONCAT, Mode.KEYWORD} or len(packet.all(_CHAP_PASSWORD)) > 1:
+        raise RequestRefused(Unasked.CHAP_NOT_POSSIBLE, user_name)
     answer = chap_in(packet)
     if answer is None:
-        raise RequestRefused(Unasked.NO_CREDENTIAL, login.user_name)
-    return replace(
-        login,
-        attempt=replace(
-            attempt,
-            typed=Secret(answer.answer),
-            first_factor=_beside(attempt.first_factor),
-            grammar=_ONLY_A_CODE,
-            grammar_is_final=True,
-            veiled=answer.fits,
-        ),
+        raise RequestRefused(Unasked.NO_CREDENTIAL, user_name)
+    interaction = _CHALLENGES if answers else _ONE_SHOT
+    return _Credential(
+        Secret(answer.answer), _ONLY_A_CODE, interaction, is_final=True, holds_password=False, veiled=answer.fits
     )
 
 
