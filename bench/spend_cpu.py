@@ -4,8 +4,8 @@ Wall clocks say little on a shared machine; the processor time counts what this 
 to disk included, waiting for them not. Every spend is another user's TOTP from a sealed secret, with throttle, audit and
 commit. The speed of a processor changes too: *unit* is the time of a fixed piece of Python in the same seconds, for comparing.
 
-``gate`` asks :class:`mfa_runtime.verification.Verification`; ``queue`` gives ready entries to the writer's thread and takes
-answers by callback; ``ledger`` calls the ledger in the same thread. The number is how many wait together.
+``gate`` awaits :class:`mfa_runtime.verification.Verification`; ``ask`` is answered by it through callbacks; ``queue`` gives
+ready entries to the writer's thread; ``ledger`` calls the ledger in the same thread. The number is how many wait together.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from mfa_runtime.verification import Rules, Verification
 
 COUNTS = {1: 300, 64: 1_920, 256: 2_560}
 """How many spends are measured in a row, by how many wait together."""
-LAYERS = ("ledger", "queue", "gate")
+LAYERS = ("ledger", "queue", "ask", "gate")
 
 Codes = Sequence[tuple[str, Secret]]
 
@@ -104,7 +104,9 @@ def through_ledger(bank: Bank, codes: Codes, together: int) -> None:
 
 async def through_queue(bank: Bank, codes: Codes, together: int) -> None:
     """Batch after batch over the writer's thread, answered by callbacks."""
-    writer: GroupCommit[Entry, Ruling] = GroupCommit(bank.ledger.process, capacity=4096, idle=bank.ledger.flush)
+    writer: GroupCommit[Entry, Ruling] = GroupCommit(
+        bank.ledger.commit, capacity=4096, idle=bank.ledger.flush, settle=bank.ledger.settle
+    )
     writer.start()
     rest = iter(codes)
     done = asyncio.get_running_loop().create_future()
@@ -147,12 +149,43 @@ async def through_gate(bank: Bank, codes: Codes, together: int) -> None:
     await gate.stop()
 
 
+async def through_ask(bank: Bank, codes: Codes, together: int) -> None:
+    """As doors do it that keep no task for a request."""
+    gate = bank.gate()
+    gate.start()
+    rest = iter(codes)
+    done = asyncio.get_running_loop().create_future()
+    waiting = 0
+
+    def answer(verdict: Verdict) -> None:
+        nonlocal waiting
+        good(verdict)
+        waiting -= 1
+        ask()
+
+    def ask() -> None:
+        nonlocal waiting
+        one = next(rest, None)
+        if one is not None:
+            waiting += 1
+            gate.ask(bank.attempt(*one), answer)
+        elif not waiting and not done.done():
+            done.set_result(None)
+
+    for _ in range(together):
+        ask()
+    await done
+    await gate.stop()
+
+
 def spend(bank: Bank, layer: str, codes: Codes, together: int) -> None:
     """Spend all codes."""
     if layer == "ledger":
         through_ledger(bank, codes, together)
     elif layer == "queue":
         uvloop.run(through_queue(bank, codes, together))
+    elif layer == "ask":
+        uvloop.run(through_ask(bank, codes, together))
     else:
         uvloop.run(through_gate(bank, codes, together))
 

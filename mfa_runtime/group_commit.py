@@ -7,6 +7,7 @@ the disk, the next jobs gather. A lone job is not delayed by a timer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -19,6 +20,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _Answer = Callable[[Result | BaseException], None]
+_Processed = tuple[list[_Answer[Result]], Sequence[Result | BaseException]]
 
 MAX_BATCH = 256
 """Jobs in one transaction. Larger ones gain nothing and make the first of them wait."""
@@ -32,28 +34,44 @@ class GroupCommit(Generic[Job, Result]):
     ``process`` answers every job of its list, in order, and does not raise; if it does all the same, the jobs fail with that
     error. At most ``capacity`` jobs wait. One batch is under way at a time, and what arrives meanwhile is the next one: the
     loop hands over whole batches, because a thread that took jobs one by one would start on the first of many.
+
+    With ``settle`` the results hold when that has returned as well, and are delivered then. It is called for one batch or
+    several, in a second thread while others are processed already, or, when nothing waits, where the batch was processed: a
+    lone job need not pay for another hand-over. What it raises becomes the answer of the batches it was called for.
     """
 
     def __init__(
-        self, process: Callable[[Sequence[Job]], Sequence[Result]], *, capacity: int, idle: Callable[[], None]
+        self,
+        process: Callable[[Sequence[Job]], Sequence[Result]],
+        *,
+        capacity: int,
+        idle: Callable[[], None],
+        settle: Callable[[], None] | None = None,
     ) -> None:
         self._process = process
+        self._settle = settle
         self._capacity = capacity
         self._idle = idle
         self._batches: queue.SimpleQueue[tuple[list[Job], list[_Answer[Result]]] | None] = queue.SimpleQueue()
         self._jobs: list[Job] = []
         self._answers: list[_Answer[Result]] = []
+        self._processed: queue.SimpleQueue[_Processed[Result] | None] = queue.SimpleQueue()
         self._under_way = 0
+        self._busy = False
         self._scheduled = False
         self._drained: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._settler: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the thread; call it on the event loop that will submit."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._work, name="group-commit", daemon=True)
         self._thread.start()
+        if self._settle is not None:
+            self._settler = threading.Thread(target=self._settle_all, args=(self._settle,), name="group-settle", daemon=True)
+            self._settler.start()
 
     def submit(self, job: Job) -> asyncio.Future[Result]:
         """Queue a job. Call it on the event loop.
@@ -91,7 +109,7 @@ class GroupCommit(Generic[Job, Result]):
             raise Overloaded(f"{waiting} attempts wait for the store already")
         self._jobs.append(job)
         self._answers.append(answer)
-        if not self._scheduled and not self._under_way:
+        if not self._scheduled and not self._busy:
             # Not now but after the callbacks that are ready: those of the previous batch's callers submit in them.
             self._scheduled = True
             self._loop.call_soon(self._hand_over)
@@ -111,16 +129,21 @@ class GroupCommit(Generic[Job, Result]):
             await self._drained.wait()
         self._batches.put(None)
         await asyncio.get_running_loop().run_in_executor(None, thread.join)
+        if self._settler is not None:
+            self._processed.put(None)
+            await asyncio.get_running_loop().run_in_executor(None, self._settler.join)
+            self._settler = None
         self._loop = None
 
     def _hand_over(self) -> None:
         self._scheduled = False
-        if self._under_way or not self._jobs:
+        if self._busy or not self._jobs:
             return
         jobs, answers = self._jobs, self._answers
         self._jobs, self._answers = jobs[MAX_BATCH:], answers[MAX_BATCH:]
         del jobs[MAX_BATCH:], answers[MAX_BATCH:]
-        self._under_way = len(jobs)
+        self._under_way += len(jobs)
+        self._busy = True
         self._batches.put((jobs, answers))
 
     def _work(self) -> None:
@@ -143,21 +166,61 @@ class GroupCommit(Generic[Job, Result]):
                 # A bug must refuse these logins and not end the thread that serves all others.
                 log.exception("processing a batch failed")
                 results = [err] * len(jobs)
-            if self._loop is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._deliver, answers, results)
+            if self._settle is None or isinstance(results[0], BaseException):
+                self._tell(self._deliver, [(answers, results)], True)
+            elif self._jobs:
+                # Others wait: they are processed while this batch is settled.
+                self._processed.put((answers, results))
+                self._tell(self._go_on)
+            else:
+                self._tell(self._deliver, self._settled(self._settle, [(answers, results)]), True)
 
-    def _deliver(self, answers: Sequence[_Answer[Result]], results: Sequence[Result | BaseException]) -> None:
-        self._under_way = 0
-        for answer, result in zip(answers, results, strict=True):
-            try:
-                answer(result)
-            except Exception:
-                log.exception("a result could not be delivered")
+    def _settle_all(self, settle: Callable[[], None]) -> None:
+        while True:
+            batch = self._processed.get()
+            if batch is None:
+                return
+            batches = [batch]
+            with contextlib.suppress(queue.Empty):
+                while (batch := self._processed.get_nowait()) is not None:
+                    batches.append(batch)
+            self._tell(self._deliver, self._settled(settle, batches), False)
+            if batch is None:
+                return
+
+    @staticmethod
+    def _settled(settle: Callable[[], None], batches: list[_Processed[Result]]) -> list[_Processed[Result]]:
+        try:
+            settle()
+        except Exception as err:
+            log.exception("settling failed")
+            return [(answers, [err] * len(answers)) for answers, _ in batches]
+        return batches
+
+    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+    def _go_on(self) -> None:
+        """The writer's thread is free."""
+        self._busy = False
+        self._hand_over()
+
+    def _deliver(self, batches: Sequence[_Processed[Result]], writer_is_free: bool) -> None:
+        for answers, results in batches:
+            self._under_way -= len(answers)
+            for answer, result in zip(answers, results, strict=True):
+                try:
+                    answer(result)
+                except Exception:
+                    log.exception("a result could not be delivered")
+        if writer_is_free:
+            self._busy = False
         if self._jobs:
-            if not self._scheduled and self._loop is not None:
+            if not self._scheduled and not self._busy and self._loop is not None:
                 self._scheduled = True
                 self._loop.call_soon(self._hand_over)
-        elif self._drained is not None:
+        elif self._drained is not None and not self._under_way:
             self._drained.set()
 
     def _rest(self) -> None:

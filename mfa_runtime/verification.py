@@ -102,7 +102,9 @@ class Verification:
         self._clock = clock
         self._primaries = dict(primaries or {})
         self._enroller = enroller
-        self._writer: GroupCommit[Entry, Ruling] = GroupCommit(ledger.process, capacity=capacity, idle=ledger.flush)
+        self._writer: GroupCommit[Entry, Ruling] = GroupCommit(
+            ledger.commit, capacity=capacity, idle=ledger.flush, settle=ledger.settle
+        )
         self._hashers = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
         self._hashing = 0
         self._asked: set[asyncio.Task[Verdict]] = set()

@@ -67,16 +67,30 @@ _DIGESTS = {d.value: d for d in Digest}
 
 
 def load(connection: Connection, names: Sequence[str], keyring: Keyring) -> dict[str, Account]:
-    """The accounts of these canonical names; a name that is not known is not in the answer.
+    """The accounts of these canonical names, each once; a name that is not known is not in the answer.
+
+    Raises: as :func:`unsealed`.
+    """
+    return unsealed(read(connection, names), keyring)
+
+
+def read(connection: Connection, names: Sequence[str]) -> list[Row]:
+    """The rows of these canonical names, each once, for :func:`unsealed`. The second column is the name.
 
     On PostgreSQL the user rows are locked until the transaction ends; SQLite's writer is alone anyway.
+    """
+    return _BY_NAME.rows(connection, names)
+
+
+def unsealed(rows: Sequence[Row], keyring: Keyring) -> dict[str, Account]:
+    """The accounts in these rows.
 
     Raises:
         UnknownKey: a secret is sealed under a key that came after this keyring.
         StoreCorrupt: a secret does not open, or a row holds what no row can.
     """
     try:
-        return _accounts(_BY_NAME.rows(connection, names), keyring)
+        return _accounts(rows, keyring)
     except KeyError as err:
         raise StoreCorrupt(
             f"a row of users or credentials holds {err}, which this version of mfad does not know",
@@ -119,9 +133,19 @@ _RECORDS = PreparedIn(
 
 def load_records(connection: Connection, keys: Sequence[str]) -> dict[str, Record]:
     """The throttle records under these keys; a key without one is not in the answer."""
+    return records(read_records(connection, keys))
+
+
+def read_records(connection: Connection, keys: Sequence[str]) -> list[Row]:
+    """The rows of these keys, for :func:`records`."""
+    return _RECORDS.rows(connection, keys)
+
+
+def records(rows: Sequence[Row]) -> dict[str, Record]:
+    """The throttle records in these rows."""
     return {
         key: Record(failures, consecutive, not_before, failed_at, succeeded_at, bytes(tag), scope)
-        for key, failures, consecutive, not_before, failed_at, succeeded_at, tag, scope in _RECORDS.rows(connection, keys)
+        for key, failures, consecutive, not_before, failed_at, succeeded_at, tag, scope in rows
     }
 
 
@@ -222,9 +246,9 @@ _ANSWERED = PreparedIn(
 )
 
 
-def answered_challenges(connection: Connection, ids: Sequence[str]) -> set[str]:
-    """Which of these carried challenges were answered already."""
-    return {row[0] for row in _ANSWERED.rows(connection, ids)}
+def answered_challenges(connection: Connection, ids: Sequence[str]) -> list[Row]:
+    """Which of these carried challenges were answered already: a row of one id each."""
+    return _ANSWERED.rows(connection, ids)
 
 
 def _insert_once(dialect: Dialect) -> ClauseElement:

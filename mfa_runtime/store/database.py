@@ -5,22 +5,30 @@ Room rule: engines and pragmas are made in this file, and database exceptions en
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from mfa_core.errors import StoreCorrupt, StoreFull, StoreUnavailable
 from mfa_runtime.store.schema import meta
 
+log = logging.getLogger(__name__)
+
 STORE_FILE = "mfad.sqlite"
 BUSY_TIMEOUT_MS = 5_000
 """How long a writer waits for another process: many times the longest batch, and well below a login's deadline."""
+TURN_S = 0.0002
+"""How often a login's writer looks whether another process has finished its transaction of a millisecond or two."""
 PAGE_CACHE_KIB = 16 * 1024
 AUTO_CHECKPOINT_PAGES = 8192
 """A commit that makes the write-ahead log longer than this (32 MiB) moves it into the database itself, and waits for that."""
@@ -33,6 +41,7 @@ class Store:
 
     def __init__(self, engine: Engine, *, url: str, path: Path | None) -> None:
         self._engine = engine
+        self._settling = engine if path is None else _sqlite_engine(url, poolclass=NullPool)
         self._writer = engine.execution_options(mfad_begin="BEGIN IMMEDIATE")
         self.url = url
         self.path = path
@@ -59,8 +68,14 @@ class Store:
         with translated(), self._writer.begin() as connection:
             yield connection
 
-    def session(self) -> Session:
-        """A connection for one thread that works all the time: it saves the way through the pool at each transaction."""
+    def session(self, *, settles: bool = False) -> Session:
+        """A connection for one thread that works all the time: it saves the way through the pool at each transaction.
+
+        With ``settles`` its commits are durable when :meth:`Session.settle` has returned, and not before.
+        """
+        if settles and self.path is not None:
+            # Its connection must not come into the pool, where somebody would take its commits for durable.
+            return Session(self._settling, log=self.path.with_name(self.path.name + "-wal"))
         return Session(self._engine)
 
     @property
@@ -102,41 +117,93 @@ class Session:
     """The transactions of :class:`Store` on one kept connection. One thread at a time; after an error it connects anew.
 
     Only prepared statements may run in them: SQLAlchemy does not know of these transactions, which saves 40 microseconds each.
+
+    With ``log``, SQLite's write-ahead log, a commit writes its pages there and does not wait for the disk; :meth:`settle` does,
+    when the write lock has been given back, and once for many commits. As durable as ``synchronous=FULL``, as nothing is
+    answered before it: a commit is a run of frames in that one file, ended by a checksummed commit frame; ``fdatasync`` of the
+    file brings it and all frames before it, whoever wrote them, to the disk; a checkpoint flushes the log itself before it
+    moves a page, and the database before the log is written over; the header of a log begun anew is flushed at once.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, log: Path | None = None) -> None:
         self._engine = engine
+        self._log = log
+        self._log_fd = -1
+        self._log_lock = threading.Lock()
+        self._refused = ""
         self._connection: Connection | None = None
+        self.patience_s = BUSY_TIMEOUT_MS / 1000
+        """How long a writing transaction waits for another process."""
 
     def reading(self) -> _Transaction:
         """As :meth:`Store.reading`."""
         return _Transaction(self, "BEGIN")
 
-    def writing(self) -> _Transaction:
-        """As :meth:`Store.writing`."""
-        return _Transaction(self, "BEGIN IMMEDIATE")
+    def writing(self, meanwhile: Callable[[], None] | None = None) -> _Transaction:
+        """As :meth:`Store.writing`. When another process is writing, ``meanwhile`` is called first, which may read."""
+        return _Transaction(self, "BEGIN IMMEDIATE", meanwhile)
+
+    def settle(self) -> None:
+        """Return when every transaction that this session has committed is durable. Any thread may call it.
+
+        Raises:
+            StoreFull: the disk refuses. What was committed may be lost if the machine fails; nothing must be answered on it.
+        """
+        with self._log_lock:
+            self._flush_log()
+
+    def _flush_log(self) -> None:
+        if self._refused:
+            raise _meaning(self._refused)
+        if self._log_fd < 0:
+            return
+        try:
+            os.fdatasync(self._log_fd)
+        except OSError as err:
+            # The kernel drops what it could not write and says so once: a later success would be about later frames, which
+            # nobody finds behind the ones that are missing. So this session commits nothing durably any more.
+            self._refused = f"disk I/O error ({err.strerror}) at the write-ahead log; mfad must be started again"
+            raise _meaning(self._refused) from err
 
     def connect(self) -> Connection:
         """The kept connection, opened if there is none."""
         if self._connection is None:
-            self._connection = self._engine.connect()
+            connection = self._engine.connect()
+            if self._log is not None:
+                raw: Any = connection.connection.driver_connection
+                raw.execute("PRAGMA synchronous=NORMAL")
+                raw.execute("SELECT 1 FROM sqlite_master").fetchone()  # makes the log, if this is the first to look
+                # From before the first write on: the kernel tells an error of the disk to those who had the file open by then.
+                with self._log_lock:
+                    self._log_fd = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self._connection = connection
         return self._connection
 
     def close(self) -> None:
-        """Let go of the connection; the next transaction opens another."""
+        """Let go of the connection; the next transaction opens another. What was committed is durable, or known not to be."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        if connection is None:
+            return
+        with self._log_lock:
+            if self._log_fd >= 0:
+                try:
+                    self._flush_log()
+                except StoreFull as err:
+                    log.error("%s; %s", err, err.cure)
+                os.close(self._log_fd)
+                self._log_fd = -1
+        connection.close()
 
 
 class _Transaction:
     """One transaction of a session. A class, and not a generator as its slower siblings are: every login has two."""
 
-    __slots__ = ("_begin", "_raw", "_session")
+    __slots__ = ("_begin", "_meanwhile", "_raw", "_session")
 
-    def __init__(self, session: Session, begin: str) -> None:
+    def __init__(self, session: Session, begin: str, meanwhile: Callable[[], None] | None = None) -> None:
         self._session = session
         self._begin = begin
+        self._meanwhile = meanwhile
 
     def __enter__(self) -> Connection:
         with translated():
@@ -145,11 +212,35 @@ class _Transaction:
             self._raw = raw
             if connection.dialect.name == "sqlite":
                 try:
-                    raw.execute(self._begin)  # other drivers begin by themselves
+                    if self._meanwhile is None:
+                        raw.execute(self._begin)  # other drivers begin by themselves
+                    else:
+                        self._take_turns(raw, self._meanwhile)
                 except BaseException:
                     self._session.close()
                     raise
             return connection
+
+    def _take_turns(self, raw: Any, meanwhile: Callable[[], None]) -> None:
+        """Begin, when the other process is ready: asked often, because SQLite's own waiting grows to a tenth of a second."""
+        deadline = 0.0
+        raw.execute("PRAGMA busy_timeout=0")
+        while True:
+            try:
+                raw.execute(self._begin)
+                break
+            except sqlite3.OperationalError as err:
+                if err.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                now = time.monotonic()
+                if not deadline:
+                    deadline = now + self._session.patience_s
+                    meanwhile()
+                elif now >= deadline:
+                    raise
+                else:
+                    time.sleep(TURN_S)
+        raw.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, _traceback: object) -> None:
         with translated():
@@ -166,11 +257,15 @@ class _Transaction:
 def connect(path: Path) -> Store:
     """Make the engine of a SQLite file, without looking at what is in it."""
     url = f"sqlite:///{path}"
+    return Store(_sqlite_engine(url, pool_size=8, max_overflow=8, pool_timeout=10), url=url, path=path)
+
+
+def _sqlite_engine(url: str, **pool: Any) -> Engine:
     # hide_parameters: not even sealed values belong into a traceback.
-    engine = create_engine(url, pool_size=8, max_overflow=8, pool_timeout=10, hide_parameters=True)
+    engine = create_engine(url, hide_parameters=True, **pool)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
-    return Store(engine, url=url, path=path)
+    return engine
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -151,7 +151,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         seen.append(situation.challenge_spent)
         return judge(attempt, situation, chosen)
 
-    monkeypatch.setattr("mfa_runtime.ledger.judge", look)
+    monkeypatch.setattr("mfa_runtime.sitting.judge", look)
     return seen
 
 
@@ -181,7 +181,7 @@ def test_a_carried_challenge_ends(installed: Installation, told: list[bool]) -> 
 
     assert told == [True, False]
     with installed.store.reading() as connection:
-        assert accounts.answered_challenges(connection, ["over", "ends"]) == {"ends"}
+        assert accounts.answered_challenges(connection, ["over", "ends"]) == [("ends",)]
 
 
 def test_an_answer_that_was_not_decided_spends_no_challenge(installed: Installation, told: list[bool]) -> None:
@@ -189,9 +189,7 @@ def test_an_answer_that_was_not_decided_spends_no_challenge(installed: Installat
     ledger = installed.ledger()
     holder = sqlite3.connect(installed.store.path or "", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    raw = ledger._session.connect().connection.driver_connection
-    assert isinstance(raw, sqlite3.Connection)
-    raw.execute("PRAGMA busy_timeout=0")
+    ledger._session.patience_s = 0.0
     assert reasons(verdicts(installed, ledger, carried("alice", ALICE.code(T0)))) == ["store_unavailable"]
     holder.execute("ROLLBACK")
     holder.close()
@@ -466,18 +464,20 @@ def test_a_key_that_nobody_has_refuses(installed: Installation) -> None:
 
 def _on_connect(installation: Installation, *pragmas: str) -> Callable[[], None]:
     """From the next connection on these pragmas hold; the function takes them back."""
-    engine = installation.store._engine
+    engines = (installation.store._engine, installation.store._settling)
 
     def configure(connection: sqlite3.Connection, _record: object) -> None:
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
-    event.listen(engine, "connect", configure)
-    engine.dispose()
+    for engine in engines:
+        event.listen(engine, "connect", configure)
+        engine.dispose()
 
     def undo() -> None:
-        event.remove(engine, "connect", configure)
-        engine.dispose()
+        for engine in engines:
+            event.remove(engine, "connect", configure)
+            engine.dispose()
         for ledger in installation._ledgers:
             ledger._session.close()
 
@@ -512,13 +512,12 @@ def test_a_store_that_cannot_be_written_refuses_and_the_next_login_works(
 
 def test_a_store_that_is_held_by_somebody_refuses_after_a_while(installed: Installation) -> None:
     """core-5-58: closed; and the next login works."""
-    undo = _on_connect(installed, "busy_timeout=20")
     ledger = installed.ledger()
+    ledger._session.patience_s = 0.02
     with installed.store.writing():
         assert reasons(verdicts(installed, ledger, attempt("alice", ALICE.code(T0)))) == ["store_unavailable"]
 
     assert reasons(verdicts(installed, ledger, attempt("alice", ALICE.code(T0)))) == ["accepted"]
-    undo()
 
 
 def test_a_store_whose_commit_fails_has_spent_nothing(installed: Installation) -> None:
@@ -533,8 +532,7 @@ def test_a_store_whose_commit_fails_has_spent_nothing(installed: Installation) -
         connection.set_authorizer(allows)
 
     ledger = installed.ledger()
-    installed.store._engine.dispose()
-    event.listen(installed.store._engine, "connect", refuse_commits)
+    event.listen(installed.store._settling, "connect", refuse_commits)
 
     found = verdicts(installed, ledger, attempt("alice", ALICE.code(T0)), attempt("bob", BOB.code(T0)))
 

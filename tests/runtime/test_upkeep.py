@@ -78,7 +78,7 @@ def test_answered_challenges_are_forgotten_long_after_their_end(installed: Insta
     assert forget(installed.store, now=T0, rules=RULES) == Forgotten(0, 0, many)
 
     with installed.store.reading() as connection:
-        assert accounts.answered_challenges(connection, ["over-0", f"over-{many - 1}", "recent"]) == {"recent"}
+        assert accounts.answered_challenges(connection, ["over-0", f"over-{many - 1}", "recent"]) == [("recent",)]
 
 
 def log_bytes(installation: Installation) -> int:

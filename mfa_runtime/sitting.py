@@ -1,0 +1,251 @@
+"""One batch of attempts over one look at the store: what was there, and what the judgements make of it.
+
+Room rule: reads once, judges one after another, writes once; when that happens, and what follows from it, is the business of
+:mod:`mfa_runtime.ledger`. The judgements depend on nothing but the entries, the time and :class:`Seen`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+from mfa_core.errors import MfaError
+from mfa_core.model import Attempt, Credential, FactorKind
+from mfa_core.policy import Decision
+from mfa_core.split import Split
+from mfa_core.throttle import CLEAN, UNTOUCHED, Record, Throttle
+from mfa_core.verdict import Accepted
+from mfa_core.verifier import Judgement, Password, Proof, ProofState, Settings, Situation, judge
+from mfa_runtime.sealing import Keyring
+from mfa_runtime.store import accounts
+from mfa_runtime.store.accounts import Account
+from mfa_runtime.store.prepared import Row
+
+UNKNOWN_NAMES = 1 << 16
+"""Names that the store does not know share this many throttle records: a flood of names cannot fill the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An attempt that is ready to be judged: name normalised, policy asked, password and hash checked where there were any."""
+
+    attempt: Attempt
+    name: str
+    decision: Decision
+    settings: Settings
+    password: Password = Password.NOT_ASKED
+    proof: Proof | None = None
+    proof_position: int = 0
+    reading: Split | None = None
+    tag: bytes = b""
+
+class Lost(MfaError):
+    """A compare-and-set did not win: another process was faster. Judge again on what is there now."""
+
+
+class Keys(NamedTuple):
+    """The throttle keys of an entry; "" where there is none."""
+
+    account: str
+    lane: str
+    source: str
+
+
+class Seen(NamedTuple):
+    """All that a batch depends on in the store, as it was read: rows are compared to know that nothing has changed."""
+
+    accounts: list[Row]
+    records: list[Row]
+    answered: list[Row]
+
+
+class Sitting:
+    """The state of one batch: what the store held, and what the judgements so far made of it."""
+
+    def __init__(self, connection: Connection, entries: Sequence[Entry], keyring: Keyring, now: float) -> None:
+        self._connection = connection
+        self._entries = entries
+        self._keyring = keyring
+        self.now = now
+        self._names = list({entry.name: None for entry in entries if entry.name})
+        rows = self._read_accounts(connection)
+        known = {row[1] for row in rows}
+        self._keys = [self._keys_of(entry, known) for entry in entries]
+        # A question is answered from the throttle only where a trust window may hold.
+        wanted = {
+            key
+            for entry, keys in zip(entries, self._keys, strict=True)
+            if entry.attempt.typed is not None or entry.decision.trust_window_s
+            for key in keys
+        }
+        wanted.discard("")
+        self._wanted = list(wanted)
+        self._carried = list({entry.attempt.challenge_id: None for entry in entries if _carries(entry.attempt)})
+        self.seen = Seen(rows, *self._read_rest(connection))
+        self._accounts = accounts.unsealed(rows, keyring)
+        self._records = accounts.records(self.seen.records)
+        self._answered = {row[0] for row in self.seen.answered}
+        self._changed: dict[str, Record] = {}
+        self._spent: dict[int, Credential] = {}
+        self._outside: dict[int, Credential] = {}
+        self._used: dict[int, int] = {}
+        self._grace: dict[int, float] = {}
+        self._answers: dict[str, float] = {}
+
+    def _read_accounts(self, connection: Connection) -> list[Row]:
+        return accounts.read(connection, self._names) if self._names else []
+
+    def _read_rest(self, connection: Connection) -> tuple[list[Row], list[Row]]:
+        return (
+            accounts.read_records(connection, self._wanted) if self._wanted else [],
+            accounts.answered_challenges(connection, self._carried) if self._carried else [],
+        )
+
+    def still_holds(self, connection: Connection) -> bool:
+        """Whether the store is, in this transaction, what the judgements were made on; if so, :meth:`write` may follow.
+
+        A judgement is a pure function: the same rows give the same answers, whoever wrote in between, and whatever.
+        """
+        rows = self._read_accounts(connection)
+        # The keys of the throttle follow from the names that are known: the same rows, the same keys.
+        if rows != self.seen.accounts or Seen(rows, *self._read_rest(connection)) != self.seen:
+            return False
+        self._connection = connection
+        return True
+
+    def _keys_of(self, entry: Entry, known: set[str]) -> Keys:
+        source, name = entry.attempt.source, entry.name
+        if name in known:
+            account = f"account:{name}"
+            if source is None:
+                return Keys(account, "", "")
+            return Keys(account, f"lane:{name} {source}", f"source:{source_key(source)}")
+        account = ""
+        if name:
+            tag = self._keyring.tag("unknown-name", name.encode())
+            account = f"unknown:{int.from_bytes(tag[:4], 'big') % UNKNOWN_NAMES}"
+        return Keys(account, "", "" if source is None else f"source:{source_key(source)}")
+
+    def account(self, entry: Entry) -> Account | None:
+        """The entry's account as it stands now."""
+        return self._accounts.get(entry.name)
+
+    def throttle(self, keys: Keys) -> Throttle:
+        """The throttle records under these keys as they stand now."""
+        find = self._records.get
+        account, lane, source = find(keys.account), find(keys.lane), find(keys.source)
+        if account is None and lane is None and source is None:
+            return UNTOUCHED
+        return Throttle(account or CLEAN, lane or CLEAN, source or CLEAN)
+
+    def standing(self) -> tuple[Account | None, Throttle]:
+        """What concerns the first entry."""
+        return self.account(self._entries[0]), self.throttle(self._keys[0])
+
+    def judge(self) -> list[Judgement]:
+        """Judge the entries one after another, each on what stands then, and note what they change."""
+        return [self._judge(entry, keys) for entry, keys in zip(self._entries, self._keys, strict=True)]
+
+    def _judge(self, entry: Entry, keys: Keys) -> Judgement:
+        attempt = entry.attempt
+        account = self._accounts.get(entry.name)
+        throttle = self.throttle(keys)
+        situation = Situation(
+            entry.name,
+            account.user if account else None,
+            account.credentials if account else (),
+            throttle,
+            entry.decision,
+            self.now,
+            entry.password,
+            self._fresh(entry) if entry.proof is not None else None,
+            entry.tag,
+            entry.reading,
+            attempt.challenge_until > 0 and self._is_answered(attempt),
+        )
+        judgement = judge(attempt, situation, entry.settings)
+        after = judgement.throttle
+        if after is not throttle:
+            for key, old, new in (
+                (keys.account, throttle.account, after.account),
+                (keys.lane, throttle.lane, after.lane),
+                (keys.source, throttle.source, after.source),
+            ):
+                if key and new is not old:
+                    self._records[key] = self._changed[key] = new
+        changed = judgement.credential
+        if account is not None and changed is not None:
+            owned = account.credentials
+            owned = (changed,) if len(owned) == 1 else tuple([changed if c.id == changed.id else c for c in owned])
+            self._accounts[entry.name] = account = Account(account.user, owned)
+            if isinstance(judgement.verdict, Accepted):
+                self._spent[changed.id] = changed
+                self._outside.pop(changed.id, None)
+            else:
+                self._outside[changed.id] = changed
+        if judgement.spent_code:
+            self._used[judgement.spent_code] = self._used.get(judgement.spent_code, 0) + 1
+        if judgement.grace_until and account is not None:
+            self._grace[account.user.id] = judgement.grace_until
+            self._accounts[entry.name] = replace(account, user=replace(account.user, grace_until=judgement.grace_until))
+        return judgement
+
+    def _is_answered(self, attempt: Attempt) -> bool:
+        """Whether a carried challenge is over or was answered before; from here on this one was."""
+        if not _carries(attempt):
+            return False
+        if self.now >= attempt.challenge_until or attempt.challenge_id in self._answered:
+            return True
+        self._answered.add(attempt.challenge_id)
+        self._answers[attempt.challenge_id] = attempt.challenge_until
+        return False
+
+    def _fresh(self, entry: Entry) -> Proof | None:
+        """The proof as it stands in this transaction: hashes were compared before it began."""
+        proof = entry.proof
+        if proof is None or proof.state is not ProofState.USABLE:
+            return proof
+        row = accounts.one_time_row(self._connection, entry.name, proof.kind, entry.proof_position)
+        left = 0 if row is None or row.id != proof.code_id else row.uses_left - self._used.get(proof.code_id, 0)
+        if left <= 0:
+            return replace(proof, state=ProofState.USED)
+        if proof.kind is FactorKind.RECOVERY:
+            return replace(proof, remaining=max(0, accounts.recovery_left(self._connection, entry.name) - 1))
+        return proof
+
+    def write(self) -> None:
+        """Write what changed.
+
+        Raises:
+            Lost: a compare-and-set found that another process had been here.
+        """
+        if not accounts.spend(self._connection, self._spent.values(), self.now):
+            raise Lost("a code was spent by another process at the same time")
+        for code, uses in self._used.items():
+            for _ in range(uses):
+                if not accounts.use_codes(self._connection, [code], self.now):
+                    raise Lost("a one-time code was used by another process at the same time")
+        accounts.remember_resync(self._connection, self._outside.values())
+        accounts.start_grace(self._connection, self._grace)
+        accounts.write_records(self._connection, self._changed)
+        if not accounts.answer_challenges(self._connection, self._answers):
+            raise Lost("a challenge was answered in another process at the same time")
+
+
+def _carries(attempt: Attempt) -> bool:
+    """Whether this answers a challenge that its client carried: such a one may be answered once."""
+    return attempt.challenge_until > 0 and attempt.typed is not None and bool(attempt.challenge_id)
+
+
+def source_key(source: str) -> str:
+    """What failures are counted under: an IPv4 address, or the /64 that one IPv6 customer controls."""
+    if ":" not in source:
+        return source
+    try:
+        return str(ipaddress.IPv6Network((source.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return source
