@@ -209,7 +209,7 @@ def _socket_dir(config: Config) -> Path | None:
 
 def _radius_listen(config: Config) -> object:
     door = config.doors.radius
-    return None if door is None else (door.listen, door.workers, door.authentication_log)
+    return None if door is None else (door.listen, door.workers, door.authentication_log, door.freeradius)
 
 
 def build(config: Config, *, doors: frozenset[Door] = ALL_DOORS) -> Parts:

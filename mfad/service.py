@@ -104,7 +104,8 @@ def _listening(config: Config) -> str:
     pam, radius = config.doors.pam, config.doors.radius
     found = [] if pam is None else [f"PAM on {pam.socket_dir}"]
     if radius is not None:
-        found.append(f"RADIUS on {', '.join(map(str, radius.listen))}")
+        places = [*map(str, radius.listen)] + ([] if radius.freeradius is None else [str(radius.freeradius.socket)])
+        found.append(f"RADIUS on {', '.join(places)}")
     return "; ".join(found)
 
 

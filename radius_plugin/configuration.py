@@ -20,7 +20,7 @@ from mfa_runtime.config import Config, ConfigurationProblems, Problem
 from mfa_runtime.config.document import Path as Place
 from mfa_runtime.config.listen import Wire
 from mfa_runtime.config.problem import key_of
-from mfa_runtime.config.radius_door import ClientKeys, RadiusClient, RadiusDoor, RadiusMode
+from mfa_runtime.config.radius_door import FREERADIUS, ClientKeys, RadiusClient, RadiusDoor, RadiusMode
 from mfa_runtime.config.radius_door_together import concerned, unchecked
 from mfa_runtime.secret_file import read_secret_file
 from radius_plugin.attributes import MAX_REPLY_OCTETS, AttributeRefused, Dictionaries, greatest_reply_octets
@@ -30,6 +30,7 @@ from radius_plugin.settings import (
     AttributeName,
     ClientSettings,
     EmptyPassword,
+    FreeRadiusSettings,
     Listen,
     Mode,
     Network,
@@ -131,37 +132,19 @@ def build_radius_settings(
         state_lifetime_s=float(limits.state_lifetime),
         decision_s=float(limits.decision),
         join_s=float(limits.join),
+        freeradius=_freeradius(door),
     )  # fmt: skip
 
 
 def _client(building: _Building, client: RadiusClient, path: Place) -> ClientSettings:
     keys = building.door.settings_for(client)
     secrets, until = _secrets(building, client, path)
-    settings = ClientSettings(
-        name=client.name,
+    settings = replace(
+        _chosen(building.door, keys, client.name),
         network=ANY_ADDRESS if client.network is None else client.network,
         secrets=secrets,
         previous_secret_until=until,
-        require_message_authenticator=RequireSignature(keys.require_message_authenticator.value),
-        reply_message_authenticator=SignReplies(keys.reply_message_authenticator.value),
-        limit_proxy_state=keys.limit_proxy_state,
-        mode=Mode(keys.mode.value),
-        split=Split(keys.split.value),
-        separator=keys.separator,
-        challenges=keys.challenges,
-        empty_password=EmptyPassword(keys.empty_password.value),
-        first_factor=_first_factor(building.door, keys),
         source_attribute=_source_attribute(building, client, keys, path),
-        realms=keys.realms,
-        password_encoding=keys.password_encoding,
-        join_retries=keys.join_retries,
-        attempts=keys.attempts,
-        wait_s=float(keys.wait),
-        on_timeout=Refusal(keys.on_timeout.value),
-        on_unavailable=Refusal(keys.on_unavailable.value),
-        retry_budget_s=float(keys.retry_budget),
-        prompt=keys.prompt,
-        requests_per_s=float(keys.requests_per_second),
     )
     if client.preset is None:
         return settings
@@ -173,6 +156,42 @@ def _client(building: _Building, client: RadiusClient, path: Place) -> ClientSet
     settings = replace(settings, **chosen)
     _with_preset(building, client, settings, chosen, path)
     return settings
+
+
+def _freeradius(door: RadiusDoor) -> FreeRadiusSettings | None:
+    """Of its own clients, FreeRADIUS knows addresses and secrets."""
+    section = door.freeradius
+    if section is None:
+        return None
+    return FreeRadiusSettings(section.socket, section.users, _chosen(door, door, FREERADIUS))
+
+
+def _chosen(door: RadiusDoor, keys: ClientKeys, name: str) -> ClientSettings:
+    """A client as ``keys`` want it, without what tells it from others."""
+    return ClientSettings(
+        name=name,
+        network=ANY_ADDRESS,
+        secrets=(),
+        require_message_authenticator=RequireSignature(keys.require_message_authenticator.value),
+        reply_message_authenticator=SignReplies(keys.reply_message_authenticator.value),
+        limit_proxy_state=keys.limit_proxy_state,
+        mode=Mode(keys.mode.value),
+        split=Split(keys.split.value),
+        separator=keys.separator,
+        challenges=keys.challenges,
+        empty_password=EmptyPassword(keys.empty_password.value),
+        first_factor=_first_factor(door, keys),
+        realms=keys.realms,
+        password_encoding=keys.password_encoding,
+        join_retries=keys.join_retries,
+        attempts=keys.attempts,
+        wait_s=float(keys.wait),
+        on_timeout=Refusal(keys.on_timeout.value),
+        on_unavailable=Refusal(keys.on_unavailable.value),
+        retry_budget_s=float(keys.retry_budget),
+        prompt=keys.prompt,
+        requests_per_s=float(keys.requests_per_second),
+    )
 
 
 def _with_preset(

@@ -9,12 +9,15 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 from radius_plugin.authentication_log import AuthenticationLog
 from radius_plugin.exchange import Exchange
+from radius_plugin.freeradius.through_exchange import ThroughExchange
+from radius_plugin.local_socket import LocalSocket, LocalSocketSettings
 from radius_plugin.radsec import RadSecServer, open_tls_sockets
 from radius_plugin.server import Opened, UdpServer, open_sockets
 from radius_plugin.settings import RadiusDoorSettings
@@ -65,6 +68,8 @@ class RadiusDoor:
         self._journal = journal
         self._udp: UdpServer | None = None
         self._tls: RadSecServer | None = None
+        self._freeradius: ThroughExchange | None = None
+        self._local: LocalSocket | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, sockets: Sockets | None = None) -> None:
@@ -77,15 +82,25 @@ class RadiusDoor:
         if sockets.tls:
             self._tls = RadSecServer(self.exchange, self.settings, sockets.tls)
             await self._tls.start()
+        freeradius = self.settings.freeradius
+        if freeradius is not None:
+            self._freeradius = ThroughExchange(self.exchange, freeradius.client)
+            self._local = LocalSocket(
+                LocalSocketSettings(freeradius.socket, freeradius.users), self._freeradius, monotonic=time.monotonic
+            )
+            await self._local.start()
         self._udp = UdpServer(self.exchange, sockets.udp)
         self._udp.start()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     def counters(self) -> Counters:
         """What was counted since the start, as values that JSON carries: a worker hands them to the daemon."""
+        clients = self.exchange.counts_by_client()
+        if self._freeradius is not None:
+            clients.setdefault(self._freeradius.name, self._freeradius.counts)
         return {
             "strangers": dict(self.exchange.counts),
-            "clients": self.exchange.counts_by_client(),
+            "clients": clients,
             "under_way": self.exchange.under_way,
             "answers_forgotten_early": self.exchange.answers_forgotten_early,
             "answers_unsent": 0 if self._udp is None else self._udp.unsent,
@@ -101,11 +116,15 @@ class RadiusDoor:
             self._tls.reload(settings)
         self.settings = settings
         self.exchange.reload(settings)
+        if self._freeradius is not None and settings.freeradius is not None:
+            self._freeradius.reload(settings.freeradius.client)
 
     async def stop(self) -> None:
         """Receive no more, send the answers that are under way, close."""
         if self._tls is not None:
             self._tls.stop()
+        if self._local is not None:
+            await self._local.stop(DRAIN_S)
         if self._udp is not None:
             self._udp.stop()
             await self.exchange.drain(DRAIN_S)

@@ -15,7 +15,7 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -102,11 +102,6 @@ class LocalSocket:
         self._uids = allowed_uids(self._settings.users)
         self._place = open_place(self._settings.path, self._settings.users)
         self._loop.add_reader(self._place.listener, self._acceptable)
-
-    def reload(self, answerer: Answerer, users: Sequence[str]) -> None:
-        """Use ``answerer`` for requests, and ask ``users`` of connections, that come from now on."""
-        self._answerer = answerer
-        self._uids = allowed_uids(users)
 
     async def stop(self, grace_s: float = 5.0) -> None:
         """Stop listening, let requests under way finish for ``grace_s`` seconds, then hang up: the module fails closed.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 from dataclasses import dataclass
+from pathlib import Path
 
 from mfa_core.model import FirstFactor
 from mfa_core.secret import Secret
@@ -191,6 +192,15 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True)
+class FreeRadiusSettings:
+    """The local socket for FreeRADIUS's module. ``client`` is for clients of FreeRADIUS that are none of ours by name."""
+
+    socket: Path
+    users: tuple[str, ...]
+    client: ClientSettings
+
+
+@dataclass(frozen=True, slots=True)
 class RadiusDoorSettings:
     """The whole door. A request keeps the settings that it began with."""
 
@@ -218,3 +228,4 @@ class RadiusDoorSettings:
     """How long a decision may take (a slow first-factor backend) before the client hears ``on_timeout``."""
     join_s: float = 10.0
     """How long after its answer the same login is still the same attempt, for clients with ``join_retries``."""
+    freeradius: FreeRadiusSettings | None = None

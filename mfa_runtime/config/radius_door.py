@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import codecs
 import enum
+import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from mfa_core.errors import InvalidInput
 from mfa_core.identity import IdentityRules
@@ -412,9 +413,31 @@ def _list(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+FREERADIUS: Final = "freeradius"
+"""The name of clients of FreeRADIUS that are no clients here by name."""
+_MAX_SOCKET_PATH_BYTES = 107
+_ROOM_FOR_A_DRAFT = len(".") + len(".4194304")
+"""The socket is made under another name, with the process id in it."""
+
+
+class FreeRadius(Section):
+    """The local socket for mfad's module inside FreeRADIUS. ``users`` are those that FreeRADIUS runs as, beside root."""
+
+    socket: Place
+    users: Names = ("freerad",)
+
+    @field_validator("socket", mode="after")
+    @classmethod
+    def _the_kernel_takes_the_path(cls, socket: Path) -> Path:
+        if len(os.fsencode(socket)) + _ROOM_FOR_A_DRAFT > _MAX_SOCKET_PATH_BYTES:
+            raise Unfit("a path short enough for a socket", "use at most 98 bytes, the folder of this file included")
+        return socket
+
+
 class RadiusDoor(ClientKeys):
     """The RADIUS door: its addresses and clients, and the settings of clients that do not say."""
 
+    freeradius: FreeRadius | None = None
     listen: Annotated[tuple[ListensAt, ...], BeforeValidator(_list)] = (ListenAt("*", 1812),)
     clients: tuple[RadiusClient, ...]
     primary: Primary = Field(default_factory=NoneSection)
@@ -427,8 +450,8 @@ class RadiusDoor(ClientKeys):
 
     @field_validator("listen", mode="after")
     @classmethod
-    def _somewhere(cls, listen: tuple[ListenAt, ...]) -> tuple[ListenAt, ...]:
-        if not listen:
+    def _somewhere(cls, listen: tuple[ListenAt, ...], info: ValidationInfo) -> tuple[ListenAt, ...]:
+        if not listen and info.data.get("freeradius") is None:
             raise Unfit("at least one address", "the usual one is *:1812")
         return listen
 
@@ -439,8 +462,8 @@ class RadiusDoor(ClientKeys):
 
     @field_validator("clients", mode="after")
     @classmethod
-    def _somebody_may_ask(cls, clients: tuple[RadiusClient, ...]) -> tuple[RadiusClient, ...]:
-        if not clients:
+    def _somebody_may_ask(cls, clients: tuple[RadiusClient, ...], info: ValidationInfo) -> tuple[RadiusClient, ...]:
+        if not clients and info.data.get("freeradius") is None:
             raise Unfit("at least one client", "a door without clients answers nobody: name the addresses that may ask")
         if len(clients) > MAX_CLIENTS:
             raise Unfit(f"at most {MAX_CLIENTS} clients", "put neighbours into one network")

@@ -13,7 +13,7 @@ from mfa_core.model import Door
 from mfa_core.policy import DEFAULT_ID, Action, FromDoors, Policy, Rule, ToServices
 from mfa_runtime.config.document import Path
 from mfa_runtime.config.listen import Wire
-from mfa_runtime.config.radius_door import PasswordChecked, RadiusClient, RadiusDoor, RadiusMode, RequireSignature
+from mfa_runtime.config.radius_door import FREERADIUS, PasswordChecked, RadiusClient, RadiusDoor, RadiusMode, RequireSignature
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,9 @@ def faults(door: RadiusDoor, *, policy: Policy | None, groups_are_known: bool) -
     yield from _listeners(door)
     yield from _tls(door)
     yield from _names(door)
+    if door.freeradius is not None and door.workers > 1:
+        cure = "its socket is served by one process"
+        yield Fault((*_DOOR, "freeradius"), f"FreeRADIUS's socket, and {door.workers} workers", "workers: 1", cure)
     for index, client in enumerate(door.clients):
         yield from _client(door, client, (*_DOOR, "clients", index))
     yield from _reply_conditions(door, policy, groups_are_known=groups_are_known)
@@ -136,7 +139,7 @@ def _client(door: RadiusDoor, client: RadiusClient, path: Path) -> Iterator[Faul
 
 
 def _reply_conditions(door: RadiusDoor, policy: Policy | None, *, groups_are_known: bool) -> Iterator[Fault]:
-    clients = {client.name for client in door.clients}
+    clients = {client.name for client in door.clients} | ({FREERADIUS} if door.freeradius is not None else set())
     rules = {rule.id for rule in policy.rules} | {DEFAULT_ID} if policy is not None else None
     for index, rule in enumerate(door.reply):
         path: Path = (*_DOOR, "reply", index, "when")

@@ -305,7 +305,6 @@ def test_a_peer_of_another_user_is_hung_up_on_before_it_says_a_word(tmp_path: Pa
             stranger.close()
             assert answerer.asked == []
             assert door.counters.refused_peers == 1
-            door.reload(answerer, ("nobody",))
             assert await connect().ask(login()) == accept()
 
     (tmp_path / "run").mkdir()
