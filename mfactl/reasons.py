@@ -109,6 +109,8 @@ DEEDS: Mapping[str, str] = {
     "user.inherit": "put {} under the policy again",
     "user.invite": "let {} enrol anew",
     "user.lock": "locked {}",
+    "user.password.remove": "took the password of {} away",
+    "user.password.set": "set the password of {}",
     "user.require": "required a second factor of {}",
     "user.reset": "reset {}: factors revoked, codes and trust gone",
     "user.unlock": "unlocked {}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +12,7 @@ import typer
 
 from mfa_core.errors import InvalidInput, UsernameRefused
 from mfa_core.model import EnrolmentState, User
+from mfa_core.secret import Secret
 from mfactl.options import Json, Name
 from mfactl.output import moment, say, say_columns, say_json, say_json_list, seconds_or_none
 
@@ -20,10 +23,11 @@ if TYPE_CHECKING:
     from mfa_runtime.administration.users import ListedUser
     from mfactl.session import Session
 
-app = typer.Typer(help="Users: add, list, require, exempt, lock, unlock, reset.", no_args_is_help=True)
+app = typer.Typer(help="Users: add, list, require, exempt, lock, unlock, reset, password.", no_args_is_help=True)
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Login names.")]
 FromFile = Annotated[Path | None, typer.Option("--file", help="A file with one login name a line.")]
+_MAX_LINE_BYTES = 1024
 Reason = Annotated[str, typer.Option(help="For the audit log.")]
 
 
@@ -93,6 +97,8 @@ def show(context: typer.Context, name: Name, json: Json = False) -> None:
     say(f"requirement   {listed.requirement}")
     say(f"grace until   {moment(listed.grace_until)}")
     say(f"recovery      {listed.recovery_left} codes left")
+    if listed.has_password:
+        say("password      set, for `primary: {type: local}`")
     say(f"failures      {standing.consecutive} in a row; next try from {moment(standing.not_before)}")
     say(f"added         {moment(listed.created_at)}")
     if credentials:
@@ -158,6 +164,52 @@ def reset(context: typer.Context, names: Names = None, file: FromFile = None, js
     _each(context, names, file, users.reset, "reset", json=json)
 
 
+@app.command()
+def password(
+    context: typer.Context,
+    name: Name,
+    stdin: Annotated[bool, typer.Option("--stdin", help="Take it from one line of standard input, for provisioning.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the password away.")] = False,
+    json: Json = False,
+) -> None:
+    """Set the password that `primary: {type: local}` checks: asked twice, never shown, never an argument."""
+    from mfa_runtime.administration import passwords
+    from mfactl.session import open_session
+
+    if remove and stdin:
+        raise InvalidInput("--remove takes no password", cure="leave --stdin out")
+    with open_session(context) as session:
+        canonical = _canonical(session, name)
+        if remove:
+            with session.changing() as (connection, act):
+                passwords.remove_password(connection, act, canonical)
+        else:
+            # Asked for before the transaction begins: logins wait for it.
+            chosen = _password_from_stdin() if stdin else _password_asked(canonical)
+            with session.changing() as (connection, act):
+                passwords.set_password(connection, act, canonical, chosen)
+    if json:
+        say_json({"name": canonical, "has_password": not remove})
+    else:
+        say(f"{canonical}: {'has no password any more' if remove else 'password set'}")
+
+
+def _password_from_stdin() -> Secret:
+    line = sys.stdin.buffer.readline(_MAX_LINE_BYTES)
+    if not line.endswith(b"\n") and len(line) == _MAX_LINE_BYTES:
+        raise InvalidInput("standard input holds more than a password", cure="give it alone, on one line")
+    return Secret(line.removesuffix(b"\n").removesuffix(b"\r"))
+
+
+def _password_asked(name: str) -> Secret:
+    if not sys.stdin.isatty():
+        raise InvalidInput("there is no terminal to ask for the password", cure="give it with --stdin, on one line")
+    first = Secret.from_text(getpass.getpass(f"New password for {name}: "))
+    if not first.same_as(Secret.from_text(getpass.getpass("Again: "))):
+        raise InvalidInput("the two differ", cure="try again; nothing was changed")
+    return first
+
+
 def _each(
     context: typer.Context,
     names: list[str] | None,
@@ -220,6 +272,7 @@ def _as_json(user: ListedUser) -> dict[str, object]:
         "locked": user.locked,
         "recovery_codes_left": user.recovery_left,
         "created_at": seconds_or_none(user.created_at),
+        "has_password": user.has_password,
     }
 
 

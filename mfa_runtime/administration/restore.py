@@ -9,6 +9,8 @@ What the backup cannot know is taken from the present store, when that can be re
 * HOTP: the counter of the present store; without one the credential is suspended until two codes resynchronise it.
 * recovery and bypass codes: those that are used or gone in the present store are used; without a present store all of them are.
 * credentials that were revoked or suspended, and locks, stay; failures and waiting times are those of the present store.
+* passwords of our own: those of the present store. Without one those of the backup hold, as nobody could log in otherwise;
+  whoever knows an old one still needs a code that counts from now on.
 * users: of two requirements and deadlines of grace the stricter one; who has enrolled since is revoked, not "not enrolled".
 """
 

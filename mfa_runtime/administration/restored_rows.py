@@ -34,7 +34,7 @@ from sqlalchemy import (
 
 from mfa_core.model import CredentialState, EnrolmentState, FactorKind, Requirement
 from mfa_runtime.store.database import read_meta
-from mfa_runtime.store.schema import audit_head, counters, credentials, meta, one_time_codes, throttle, users
+from mfa_runtime.store.schema import audit_head, counters, credentials, meta, one_time_codes, passwords, throttle, users
 
 REVOKED_BY_RESTORE = "revoked by restore"
 
@@ -49,6 +49,7 @@ def _present(table: Table) -> FromClause:
 
 
 _p_users, _p_credentials, _p_codes = _present(users), _present(credentials), _present(one_time_codes)
+_p_passwords = _present(passwords)
 _p_throttle, _p_counters, _p_meta, _p_head = _present(throttle), _present(counters), _present(meta), _present(audit_head)
 
 
@@ -71,6 +72,8 @@ def make_strict(connection: Connection, at: Circumstances) -> int:
     _settle_credentials(connection, at)
     revoked = _spend_codes(connection, at)
     _settle_users(connection, at)
+    if at.present:
+        _carry_passwords(connection)
     _carry_throttle(connection, at)
     return revoked
 
@@ -224,6 +227,16 @@ def without_factor(connection: Connection) -> tuple[str, ...]:
         users.c.state == EnrolmentState.REVOKED, _twin(_p_users, "state", same) == EnrolmentState.ACTIVE
     )
     return tuple(connection.execute(query.order_by(users.c.name)).scalars())
+
+
+def _carry_passwords(connection: Connection) -> None:
+    """Passwords as they are now: one that was changed or taken away must not come back."""
+    names = [column.name for column in passwords.columns]
+    same = and_(_p_users.c.id == users.c.id, _p_users.c.name == users.c.name)
+    owners = select(users.c.id).where(exists().where(same))
+    connection.execute(delete(passwords))
+    kept = select(*(_p_passwords.c[name] for name in names)).where(_p_passwords.c.user_id.in_(owners))
+    connection.execute(insert(passwords).from_select(names, kept))
 
 
 def _carry_throttle(connection: Connection, at: Circumstances) -> None:

@@ -18,7 +18,7 @@ from mfa_core.model import CredentialState, EnrolmentState, FactorKind, Requirem
 from mfa_core.throttle import CLEAN, Record
 from mfa_runtime.administration.act import Act
 from mfa_runtime.store.ids import take
-from mfa_runtime.store.schema import credentials, one_time_codes, throttle, users
+from mfa_runtime.store.schema import credentials, one_time_codes, passwords, throttle, users
 
 _PAGE = 2_000
 """Users read at a time: a list of a million holds this many in memory."""
@@ -44,7 +44,10 @@ class UserFilter:
 
 @dataclass(frozen=True, slots=True)
 class ListedUser:
-    """One line of a list. ``factors`` are the kinds of active credentials; ``grace_until`` Unix seconds, 0: none."""
+    """One line of a list. ``factors`` are the kinds of active credentials; ``grace_until`` Unix seconds, 0: none.
+
+    ``has_password``: one of our own, for `primary: local`.
+    """
 
     name: str
     state: EnrolmentState
@@ -54,6 +57,7 @@ class ListedUser:
     locked: bool
     recovery_left: int
     created_at: float
+    has_password: bool
 
 
 def find_user(connection: Connection, name: str) -> User:
@@ -226,6 +230,7 @@ def list_users(
             return
         factors = _factors(connection, page[0].name, page[-1].name)
         spare = _recovery_left(connection, page[0].name, page[-1].name)
+        with_password = _with_password(connection, page[0].name, page[-1].name)
         for row in page:
             yield ListedUser(
                 name=row.name,
@@ -236,6 +241,7 @@ def list_users(
                 locked=bool(row.locked),
                 recovery_left=spare.get(row.id, 0),
                 created_at=float(row.created_at),
+                has_password=row.id in with_password,
             )
         following = users.c.name > page[-1].name
         left = None if left is None else left - len(page)
@@ -290,6 +296,15 @@ def _recovery_left(connection: Connection, first: str, last: str) -> dict[int, i
             .group_by(one_time_codes.c.user_id)
         )
     }
+
+
+def _with_password(connection: Connection, first: str, last: str) -> set[int]:
+    query = (
+        select(passwords.c.user_id)
+        .join(users, users.c.id == passwords.c.user_id)
+        .where(users.c.name >= first, users.c.name <= last)
+    )
+    return {int(number) for number in connection.execute(query).scalars()}
 
 
 def _change(connection: Connection, user: User, **values: object) -> None:
