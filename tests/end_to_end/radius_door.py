@@ -97,7 +97,7 @@ class Door:
 
     def set_password(self, name: str, password: str) -> None:
         """A password that mfad keeps (``primary: local``)."""
-        self.mfad.mfactl("user", "password", name, stdin=f"{password}\n{password}\n")
+        self.mfad.mfactl("user", "password", name, "--stdin", stdin=f"{password}\n")
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
