@@ -67,7 +67,7 @@ def _tls(door: RadiusDoor) -> Iterator[Fault]:
             (*_DOOR, "clients"), "no client with tls", "at least one, for the tls:// address",
             "name its certificate: tls: {subject: [vpn.example.org]}",
         )  # fmt: skip
-    if all(one.wire is Wire.TLS for one in door.listen):
+    if door.listen and all(one.wire is Wire.TLS for one in door.listen):
         for index, client in enumerate(door.clients):
             if client.tls is None:
                 yield Fault(

@@ -18,6 +18,7 @@ from radius_plugin.settings import (
     AttributeName,
     ClientSettings,
     EmptyPassword,
+    FreeRadiusSettings,
     Listen,
     Mode,
     Purpose,
@@ -195,6 +196,22 @@ doors:
     assert (tls.client.require_message_authenticator, tls.client.limit_proxy_state) == (RequireSignature.YES, True)
     assert both.client.mode is Mode.CONCAT
     assert warnings(settings) == []
+
+
+def test_clients_of_freeradius_have_the_doors_keys(folder: Path) -> None:
+    """Those that are no clients here by name; FreeRADIUS knows their addresses and secrets."""
+    settings = built(
+        folder,
+        "doors: {radius: {listen: [], clients: [], mode: concat, primary: {type: pam}, "
+        "freeradius: {socket: r.sock, users: a}}}",
+    )
+
+    assert settings.freeradius == FreeRadiusSettings(
+        folder / "r.sock",
+        ("a",),
+        replace(PLAIN, name="freeradius", network=ANY_ADDRESS, mode=Mode.CONCAT, first_factor=FirstFactor.OURS),
+    )
+    assert (settings.listen, settings.clients) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -446,6 +463,6 @@ def test_no_field_of_the_door_is_forgotten() -> None:
     """A setting that no key reaches is found here."""
     reached = {"listen", "clients", "tls", "tls_clients", "reply_rules", "realms", "max_in_flight", "max_cached_replies",
                "max_attributes", "max_tls_connections", "max_requests_per_connection", "tls_idle_s", "tls_handshake_s",
-               "receive_buffer_bytes", "state_lifetime_s", "decision_s", "join_s"}  # fmt: skip
+               "receive_buffer_bytes", "state_lifetime_s", "decision_s", "join_s", "freeradius"}  # fmt: skip
 
     assert {one.name for one in fields(RadiusDoorSettings)} == reached

@@ -69,7 +69,7 @@ def test_the_commented_file_names_every_key() -> None:
     """A key that is added in code and not there is found here."""
     text = (ROOT / "config" / "mfad.yaml").read_text()
     sections = [DEFAULTS.doors, DEFAULTS.doors.pam, DEFAULTS.totp, DEFAULTS.enrolment, DEFAULTS.recovery,
-                DEFAULTS.directory, DEFAULTS.limits, DEFAULTS.audit]  # fmt: skip
+                DEFAULTS.directory, DEFAULTS.limits, DEFAULTS.audit, DEFAULTS.metrics]  # fmt: skip
 
     missing = [
         name

@@ -18,6 +18,7 @@ from mfa_runtime.config.listen import Endpoint, ListenAt, Wire
 from mfa_runtime.config.radius_door import (
     ClientKeys,
     EmptyPassword,
+    FreeRadius,
     NasFamily,
     PasswordChecked,
     RadiusClient,
@@ -111,7 +112,7 @@ def test_the_commented_file_says_what_the_defaults_are() -> None:
         if name not in ("listen", "clients", "reply"):
             assert getattr(door, name) == getattr(plain, name), name
     assert door.limits == RadiusLimits()
-    sections = (RadiusDoor, RadiusClient, ClientKeys, RadiusLimits, Tls, TlsIdentity, ReplyRule, ReplyWhen)
+    sections = (RadiusDoor, RadiusClient, ClientKeys, RadiusLimits, FreeRadius, Tls, TlsIdentity, ReplyRule, ReplyWhen)
     keys = {name for section in sections for name in section.model_fields}
     assert {key for key in keys if key not in text} == set()
     assert {family.value for family in NasFamily if family.value not in text} == set()
@@ -311,6 +312,8 @@ def test_reply_rules_are_read() -> None:
         ("authentication_log: log.json", "authentication_log", BASE / "log.json"),
         ("authentication_log: '-'", "authentication_log", Path("-")),
         ("authentication_log: null", "authentication_log", None),
+        ("freeradius: {socket: f/r.sock}", "freeradius", FreeRadius(socket=str(BASE / "f/r.sock"), users=("freerad",))),
+        ("freeradius: {socket: /r, users: [a, b]}", "freeradius", FreeRadius(socket="/r", users=("a", "b"))),
         ("limits: ", "limits", RadiusLimits()),
         ("reply: ", "reply", ()),
         ("dictionary_files: ", "dictionary_files", ()),
@@ -526,6 +529,9 @@ CLIENT = "doors.radius.clients[0]"
         # the rest
         (door_says("workers: 0"), 4, "doors.radius.workers", "0", "from 1 to 64", ""),
         (door_says("workers: 65"), 4, "doors.radius.workers", "65", "from 1 to 64", ""),
+        (door_says("freeradius: {}"), 4, "doors.radius.freeradius.socket", "nothing", "a value", ""),
+        (door_says(f"freeradius: {{socket: /{'x' * 98}}}"), 4, "doors.radius.freeradius.socket", "", "short enough", "98"),
+        (door_says("freeradius: {socket: s}\n    workers: 2"), 4, "doors.radius.freeradius", "2 workers", "workers: 1", ""),
         (door_says("dictionary_files: d"), 4, "doors.radius.dictionary_files", "'d'", "a list", ""),
         (door_says("dictionary_files: ['']"), 4, "doors.radius.dictionary_files[0]", "''", "a path", ""),
         (door_says("authentication_log: ''"), 4, "doors.radius.authentication_log", "''", "a path", ""),
@@ -571,6 +577,12 @@ def test_a_mistake_is_told(text: str, line: int, key: str, seen: str, expected: 
         pytest.param(client_says("join_retries: false, preset: openvpn") + "    workers: 2", id="no join with two workers"),
         pytest.param(client_says("mode: mfa_only, first_factor: done") + "    primary: {type: pam}", id="done and mfa_only"),
         pytest.param(client_says("require_message_authenticator: auto"), id="auto for one host"),
+        pytest.param("doors: {radius: {listen: [], clients: [], freeradius: {socket: s}}}", id="FreeRADIUS alone"),
+        pytest.param(door_says("listen: []\n    freeradius: {socket: s}"), id="FreeRADIUS, with clients that it knows by name"),
+        pytest.param(
+            door_says("freeradius: {socket: s}\n    reply: [{attributes: {Class: a}, when: {client: freeradius}}]"),
+            id="a reply rule for FreeRADIUS's clients",
+        ),
         pytest.param(door_says("listen: ['0.0.0.0:1', '[::]:1', 'acct://*:2']"), id="both families one by one"),
     ],
 )
