@@ -33,7 +33,6 @@ from mfa_runtime.config.notation import (
     whole,
 )
 from mfa_runtime.config.primary import NoneSection, Primary, ServiceName
-from mfa_runtime.config.primary import PrimaryType as PrimaryType
 from mfa_runtime.config.radius_door import RadiusDoor
 from mfa_runtime.config.section import Section, written
 
