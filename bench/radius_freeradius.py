@@ -246,7 +246,8 @@ def main() -> int:
                     by_eap[server.label].append(seen)
     print(
         f"{options.rounds} rounds of {options.logins:,} logins by PAP ({SOCKETS} sockets with {OUTSTANDING} requests under way)"
-        f" and {options.tunnels} by EAP (TLS 1.2, a P-256 certificate, {options.at_once} under way); FreeRADIUS and mfad on one core; median (least..most) of the rounds"
+        f" and {options.tunnels} by EAP (TLS 1.2, a P-256 certificate, {options.at_once} under way); FreeRADIUS and mfad on one"
+        " core; median (least..most) of the rounds"
     )
     return conclude(report_pap(by_pap) + report_eap(by_eap))
 

@@ -172,9 +172,12 @@ def daemon(
     try:
         while "ready" not in log.read_text(errors="replace"):
             if process.poll() is not None:
-                raise RuntimeError(f"mfad ended with {process.returncode}: {log.read_text(errors='replace')[-2000:]}")
+                raise RuntimeError(f"mfad ended with {process.returncode}")
             time.sleep(0.002)
         yield Daemon(process.pid, here.folder / "run", time.monotonic() - started)
+    except BaseException:
+        print(f"what mfad said last: {log.read_text(errors='replace')[-2000:]}", file=sys.stderr)
+        raise
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
