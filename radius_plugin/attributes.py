@@ -9,6 +9,7 @@ always text, and octets are bytes. Its encoder of whole packets is not used eith
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import struct
@@ -83,6 +84,11 @@ class Dictionaries:
     def __init__(self, dictionary: Any) -> None:
         self._dictionary = dictionary
         self._by_folded_name: dict[str, Attribute] = {name.lower(): one for name, one in dictionary.attributes.items()}
+        self._by_place: dict[AttributeName, Attribute] = {}
+        for one in dictionary.attributes.values():
+            with contextlib.suppress(AttributeRefused):
+                # Of several names for one place the first holds, which is the RFC's.
+                self._by_place.setdefault(self._place(one), one)
 
     @classmethod
     def load(cls, more: Iterable[Path] = ()) -> Dictionaries:
@@ -138,6 +144,36 @@ class Dictionaries:
         values: Sequence[Value] = value if isinstance(value, list | tuple) else (value,)
         return b"".join(_framed(place, _tagged(attribute, tag, one)) for one in values)
 
+    def read(self, kind: int, value: bytes) -> list[tuple[str, str]]:
+        """Return what one attribute of a packet says, as names and texts: several where a vendor puts several into one.
+
+        What no dictionary knows, and what does not fit its type, is shown by number and in hexadecimal digits.
+        """
+        if kind == VENDOR_SPECIFIC and len(value) > 4:
+            vendor = int.from_bytes(value[:4], "big")
+            inner = _rows(value[4:])
+            if inner:
+                return [self._read_one(AttributeName(number, vendor), one) for number, one in inner]
+        return [self._read_one(AttributeName(kind), value)]
+
+    def _read_one(self, place: AttributeName, value: bytes) -> tuple[str, str]:
+        attribute = self._by_place.get(place)
+        if attribute is None:
+            return (f"Vendor-{place.vendor}-Attr-{place.type}" if place.vendor else f"Attr-{place.type}"), f"0x{value.hex()}"
+        name = attribute.name
+        # The tag of a number is always there (RFC 2868 section 3.1), that of a text only where the first octet can be one.
+        if attribute.has_tag and value and (attribute.type == "integer" or value[0] <= _MAX_TAG):
+            name = f"{name}:{value[0]}" if value[0] else name
+            value = bytes(1) + value[1:] if attribute.type == "integer" else value[1:]
+        try:
+            shown = tools.DecodeAttr(attribute.type, value)
+        except (ValueError, LookupError, TypeError, struct.error):
+            return name, f"0x{value.hex()}"
+        if isinstance(shown, bytes):
+            readable = shown.isascii() and shown.decode("ascii").isprintable()
+            return name, shown.decode("ascii") if readable else f"0x{shown.hex()}"
+        return name, str(attribute.values.GetBackward(value) if attribute.values.HasBackward(value) else shown)
+
     def _find(self, name: str) -> Attribute:
         attribute = self._dictionary.attributes.get(name) or self._by_folded_name.get(name.lower())
         if attribute is not None:
@@ -163,6 +199,18 @@ class Dictionaries:
                 cure="numbers over 255 exist inside FreeRADIUS only",
             )
         return AttributeName(attribute.code, vendor)
+
+
+def _rows(octets: bytes) -> list[tuple[int, bytes]]:
+    """Vendor attributes in the format that RFC 2865 section 5.26 recommends; none when any part of it is malformed."""
+    found = []
+    at = 0
+    while at < len(octets):
+        if at + 1 == len(octets) or octets[at + 1] < 2 or at + octets[at + 1] > len(octets):
+            return []
+        found.append((octets[at], octets[at + 2 : at + octets[at + 1]]))
+        at += octets[at + 1]
+    return found
 
 
 def _read_tag(attribute: Attribute, text: str) -> int:

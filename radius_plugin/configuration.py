@@ -136,6 +136,21 @@ def build_radius_settings(
     )  # fmt: skip
 
 
+def read_client(
+    config: Config, door: RadiusDoor, client: RadiusClient, *, clock: Callable[[], float] = time.time
+) -> ClientSettings:
+    """The settings of one client over UDP alone: no other secret file is read.
+
+    Raises:
+        ConfigurationProblems: as :func:`build_radius_settings`.
+    """
+    building = _Building(config, door, clock(), Dictionaries.load(door.dictionary_files))
+    settings = _client(building, client, (*_DOOR, "clients", door.clients.index(client)))
+    if building.problems:
+        raise ConfigurationProblems(building.problems)
+    return settings
+
+
 def _client(building: _Building, client: RadiusClient, path: Place) -> ClientSettings:
     keys = building.door.settings_for(client)
     secrets, until = _secrets(building, client, path)
