@@ -88,8 +88,8 @@ class Attempt:
     ``challenge_id`` repeats the id of the challenge that this answers; where ``challenge_until`` (Unix seconds) is given, the
     challenge was carried by the client, and may be answered once. ``veiled`` stands where the door does not see the code but a
     one-way answer made from it (CHAP, RFC 1994): whether a candidate code gives that answer; ``typed`` then holds the answer's
-    bytes. ``grammar`` says how ``typed`` is to be read; a policy rule may say otherwise, unless ``grammar_is_final``: the answer
-    to a challenge, and a text that shows its own parts.
+    bytes. ``grammar`` says how ``typed`` is to be read; a policy rule may say otherwise, unless ``grammar_is_final``: the
+    answer to a challenge, and a text that shows its own parts.
     """
 
     event_id: str

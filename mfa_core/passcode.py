@@ -44,6 +44,13 @@ BYPASS_CODE_BYTES = 8
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _CANONICAL = bytes.maketrans(b"abcdefghijklmnopqrstuvwxyzILO", b"ABCDEFGH1JK1MN0PQRSTUVWXYZ110")
 
+_BYPASS_LENGTH, _RECOVERY_LENGTH, _RECOVERY_KEY_LENGTH = 12, 18, 24
+_LONGEST_KEYWORD = max(map(len, KEYWORDS))
+_LENGTHS = frozenset(
+    {*map(len, KEYWORDS), *range(6, 11), _BYPASS_LENGTH, _RECOVERY_LENGTH, _RECOVERY_KEY_LENGTH}
+)
+"""Of all that can be a code, without separators."""
+
 _PLAIN_DIGITS = re.compile(rb"[0-9]{6,10}").fullmatch
 _GROUPED = re.compile(rb"[0-9A-Za-z]+(?:[ -][0-9A-Za-z]+)*").fullmatch
 _UNDIVIDED_DIGITS = re.compile(rb"[0-9]+").fullmatch
@@ -111,21 +118,26 @@ def read_passcode(typed: bytes) -> Passcode:
         return _EMPTY
     if typed[0] == _SSHD_JUNK[0] and _SSHD_JUNK_REPEATED.startswith(typed):
         return _JUNK
-    if len(typed) > MAX_TYPED_BYTES or not _GROUPED(typed):
+    if len(typed) > MAX_TYPED_BYTES:
         return _MALFORMED
-    if typed.lower().decode("ascii") in KEYWORDS:
-        return Passcode(PasscodeKind.KEYWORD, Secret(typed.lower()))
     joined = typed.replace(b" ", b"").replace(b"-", b"")
+    # No two kinds have a length in common: most passwords end here.
+    size = len(joined)
+    if size not in _LENGTHS or not _GROUPED(typed):
+        return _MALFORMED
+    if size <= _LONGEST_KEYWORD:
+        word = typed.lower()
+        return Passcode(PasscodeKind.KEYWORD, Secret(word)) if word.decode("ascii") in KEYWORDS else _MALFORMED
     if _DIGITS(joined):
         return Passcode(PasscodeKind.DIGITS, Secret(joined))
     if _UNDIVIDED_DIGITS(typed):
         return _MALFORMED
     canonical = joined.translate(_CANONICAL)
-    if _BYPASS(canonical):
+    if size == _BYPASS_LENGTH and _BYPASS(canonical):
         return Passcode(PasscodeKind.BYPASS, Secret(canonical))
-    if _RECOVERY(canonical):
+    if size == _RECOVERY_LENGTH and _RECOVERY(canonical):
         return Passcode(PasscodeKind.RECOVERY, Secret(canonical[2:]), recovery_index=int(canonical[:2]))
-    if _RECOVERY_KEY(canonical):
+    if size == _RECOVERY_KEY_LENGTH and _RECOVERY_KEY(canonical):
         return Passcode(PasscodeKind.RECOVERY_KEY, Secret(canonical))
     return _MALFORMED
 

@@ -110,7 +110,8 @@ def _automatic(typed: bytes, separator: str, formats: CodeFormats, *, ours: bool
 
 
 def _appended(typed: bytes, formats: CodeFormats) -> Iterator[Split]:
-    for kind, length, is_written in _WRITTEN_LETTERS:
+    # The shortest code of letters has a hyphen among its last five characters.
+    for kind, length, is_written in _WRITTEN_LETTERS if b"-" in typed[-5:] else ():
         if kind in formats.letters and len(typed) > length and is_written(typed[-length:]):
             passcode = read_passcode(typed[-length:])
             if passcode.kind is kind:
