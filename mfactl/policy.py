@@ -27,11 +27,27 @@ app = typer.Typer(help="The policy: check it, explain a decision.", no_args_is_h
 def check(context: typer.Context, json: Json = False) -> None:
     """Read the configuration and the policy; every problem at once, with its line."""
     config = read_configuration(context)
+    weak = _weak_at_radius(config)
     doors = sorted(config.enabled_doors)
     if json:
-        say_json({"ok": True, "rules": len(config.policy.rules), "doors": doors})
+        say_json({"ok": True, "rules": len(config.policy.rules), "doors": doors, "warnings": weak})
     else:
+        for told in weak:
+            note(f"warning: {told}")
         say(f"The configuration is sound: {counted(len(config.policy.rules), 'rule')}, doors {', '.join(doors)}.")
+
+
+def _weak_at_radius(config: Config) -> list[str]:
+    """What is allowed at the RADIUS door and yet weak.
+
+    Raises: ConfigurationProblems, for what only its files show: secrets, presets, names and sizes of reply attributes.
+    """
+    door = config.doors.radius
+    if door is None:
+        return []
+    from radius_plugin.configuration import build_radius_settings, policy_warnings, warnings
+
+    return [*warnings(build_radius_settings(config, door)), *policy_warnings(door, config.policy)]
 
 
 @app.command()

@@ -20,6 +20,7 @@ from mfad.log_bound import BoundedLog
 from mfad.notify import Notifier
 from mfad.service import serve
 from mfad.worker import Inherited, serve_worker
+from radius_plugin.configuration import build_radius_settings
 
 DEFAULT_CONFIG = "/etc/mfad/mfad.yaml"
 EX_CONFIG = 78
@@ -40,6 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = load()
         if options.check:
+            if config.doors.radius is not None:
+                # What only its files show: secrets, dictionaries, the sizes of replies.
+                build_radius_settings(config, config.doors.radius)
             sys.stdout.write(f"{path}: good\n")
             return 0
         _log_to_stderr(config)

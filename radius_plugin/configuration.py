@@ -326,7 +326,7 @@ def _reply_rules(building: _Building) -> Iterator[ReplyRule]:
 
 
 def warnings(settings: RadiusDoorSettings) -> list[str]:
-    """What is allowed here and yet weak, a sentence each: said at start, and by `mfactl doctor`."""
+    """What is allowed here and yet weak, a line each, the cure behind its last semicolon: said at start, and by the doctor."""
     return [told for client in settings.clients for told in _weaknesses(client)]
 
 
@@ -341,7 +341,7 @@ def _weaknesses(client: ClientSettings) -> Iterable[str]:
             if not client.limit_proxy_state:
                 yield (
                     f"{who}: unsigned requests may carry Proxy-State (limit_proxy_state: false), which is what the known "
-                    "attack (CVE-2024-3596) needs"
+                    "attack (CVE-2024-3596) needs; say true"
                 )
         case RequireSignature.AUTO:
             yield (

@@ -136,8 +136,11 @@ def _network(value: object) -> Network:
         raise Unfit(expected, f"write {network}")
     if "/" in value and ipaddress.ip_address(value.partition("/")[0]) != network.network_address:
         raise Unfit(expected, f"bits are set behind the prefix: {network} is perhaps meant")
-    if network.version == 6 and network.prefixlen > 96 and network.network_address.ipv4_mapped is not None:
-        raise Unfit(expected, f"write it as IPv4: {network.network_address.ipv4_mapped}")
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            # Such a source is counted as the IPv4 address that it is, and would never be found here.
+            raise Unfit(expected, f"write it as IPv4: {ipaddress.IPv4Network((mapped, network.prefixlen - 96))}")
     return network
 
 

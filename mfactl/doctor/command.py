@@ -11,6 +11,8 @@ from mfa_core.errors import MfaError
 from mfactl.doctor.finding import Finding, Weight
 from mfactl.doctor.installation import check_clock, check_key, check_sockets, check_store, sshd_settings
 from mfactl.doctor.pam_files import MODULE, check_pam_files, check_sshd
+from mfactl.doctor.primaries import check_primaries
+from mfactl.doctor.radius_door import check_radius
 from mfactl.exit_codes import ExitCode
 from mfactl.options import Json
 from mfactl.output import counted, printable, say, say_json
@@ -49,8 +51,10 @@ def _findings(context: typer.Context) -> Iterator[Finding]:
     yield from check_store(config)
     yield from check_clock()
     yield from check_sockets(config)
+    yield from check_radius(config)
+    files = _pam_files()
+    yield from check_primaries(config, pam_files=files)
     if config.doors.pam is not None:
-        files = _pam_files()
         yield from check_pam_files(
             files,
             socket_dir=str(config.doors.pam.socket_dir),

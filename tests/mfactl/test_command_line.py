@@ -505,3 +505,33 @@ def test_config_may_stand_anywhere_and_in_the_environment(
     monkeypatch.chdir("/")
     monkeypatch.setenv("MFAD_CONFIG", str(tmp_path / "mfad.yaml"))
     assert run(["user", "list"]) == 0
+
+
+RADIUS_DOOR = """
+  radius:
+    clients: [{name: nas, network: 192.0.2.1, secret_file: nas.secret, require_message_authenticator: no}]
+    reply: [{attributes: {Filter-Id: vpn}}]
+"""
+
+
+def test_a_radius_door_is_checked_with_its_files(mfactl: Command, tmp_path: Path) -> None:
+    """By `policy check` and the doctor: what is broken ends with its line, what is weak is said."""
+    config = tmp_path / "mfad.yaml"
+    secret = tmp_path / "nas.secret"
+    secret.write_text("a shared secret of 29 octets.\n")
+    secret.chmod(0o400)
+    config.write_text(config.read_text().replace("doors:\n", f"doors:{RADIUS_DOOR}", 1))
+
+    sound = mfactl("policy", "check")
+    weak = [one for one in mfactl("doctor", "--json").json if one["place"] == "radius"]
+    config.write_text(config.read_text().replace("Filter-Id", "Filtr-Id"))
+    broken = mfactl("policy", "check")
+    problems = [one for one in mfactl("doctor", "--json").json if one["place"] == "radius"]
+
+    assert (sound.status, "doors pam, radius" in sound.out) == (0, True)
+    assert "warning: RADIUS client 'nas' (192.0.2.1/32): requests need no Message-Authenticator" in sound.err
+    assert [(one["weight"], bool(one["cure"])) for one in weak] == [("warning", True)]
+    assert broken.status != 0
+    assert "doors.radius.reply[0].attributes.Filtr-Id" in broken.err
+    assert [one["weight"] for one in problems] == ["problem"]
+    assert "Filtr-Id" in problems[0]["seen"]

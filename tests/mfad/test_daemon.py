@@ -65,6 +65,21 @@ def test_check_says_good_and_touches_nothing(mfad: Mfad) -> None:
     assert not mfad.socket_dir.exists()
 
 
+def test_check_reads_the_files_of_the_radius_door(mfad: Mfad) -> None:
+    """A secret that is absent and an attribute that nobody knows are told before a reload, not at it."""
+    mfad.config_path.write_text(
+        "doors:\n  radius:\n    clients: [{name: nas, network: 192.0.2.1, secret_file: absent}]\n"
+        "    reply: [{attributes: {Filtr-Id: vpn}}]\n"
+    )
+
+    checked = run_to_its_end(mfad, "--check")
+
+    assert checked.returncode == EX_CONFIG
+    assert "mfad.yaml:3: doors.radius.clients[0].secret_file" in checked.stderr
+    assert "mfad.yaml:4: doors.radius.reply[0].attributes.Filtr-Id" in checked.stderr
+    assert "Traceback" not in checked.stderr
+
+
 def test_a_missing_store_ends_it_with_the_cure(mfad: Mfad) -> None:
     """Fail closed, and say what to do."""
     shutil.rmtree(mfad.directory / "state")

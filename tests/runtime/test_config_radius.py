@@ -415,6 +415,8 @@ CLIENT = "doors.radius.clients[0]"
         ("doors:\n  radius:\n    clients: [{name: nas, network: 10.1.2.3/8, secret_file: s}]\n", 3, f"{CLIENT}.network",
          "'10.1.2.3/8'",
          "a network", "10.0.0.0/8 is perhaps meant"),
+        ("doors:\n  radius:\n    clients: [{name: nas, network: '::ffff:10.0.0.0/104', secret_file: s}]\n", 3,
+         f"{CLIENT}.network", "", "a network", "write it as IPv4: 10.0.0.0/8"),
         ("doors:\n  radius:\n    clients: [{name: nas}]\n", 3, CLIENT, "neither", "network and secret_file, or tls", ""),
         ("doors:\n  radius:\n    clients: [{name: nas, network: 10.0.0.1}]\n", 3, CLIENT, "without secret_file", "both", ""),
         ("doors:\n  radius:\n    clients: [{name: nas, secret_file: s, tls: {subject: a}}]\n", 3, CLIENT, "without network",
