@@ -34,6 +34,22 @@ CLIENTS = [
     {"name": "host", "network": HOST, "mode": "mfa_only", "secret": "secret of the one host"},
     {"name": "rotating", "network": ROTATING, "mode": "mfa_only", "secret": "secret of last year"},
 ]
+REPLY = [
+    {
+        "when": {"client": "loopback"},
+        "attributes": {
+            "Filter-Id": ["vpn", "second"],
+            "Class": {"octets": "0x00ff10"},
+            "Tunnel-Type:1": "VLAN",
+            "Tunnel-Medium-Type:1": "IEEE-802",
+            "Tunnel-Private-Group-Id:1": "42",
+            "Cisco-AVPair": "shell:priv-lvl=15",
+            "Session-Timeout": 28800,
+        },
+    },
+    {"when": {"user": "keyholder1"}, "attributes": {"Filter-Id": "third"}},
+]
+"""As FreeRADIUS's own dictionaries must understand them."""
 BURST = 256
 """Identifiers that one socket has."""
 _SO_RCVBUFFORCE = 33
@@ -49,6 +65,7 @@ def door(template: Mfad, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
         tmp_path_factory.mktemp("door"),
         CLIENTS,
         more=SETTINGS,
+        door={"reply": REPLY},
         listen=("*:{auth}", "acct://*:{acct}"),
         people=40,
     ) as one:
@@ -146,6 +163,29 @@ def test_wrong_secret_hears_nothing_that_radclient_believes(door: Door, tmp_path
         nas.socket.settimeout(0.05)
         with pytest.raises(TimeoutError):
             nas.socket.recv(4096)
+
+
+def test_reply_attributes_are_what_freeradius_reads(door: Door, log_in: Callable[[str, str], Heard], person: Person) -> None:
+    """Several values, a tag, a vendor's, octets, a number; and nothing of it in a Reject."""
+    heard = log_in(person.name, person.next_code())
+    named = door.mfad.person("keyholder1")
+    third = log_in(named.name, named.next_code())
+    refused = log_in(person.name, person.wrong_code())
+
+    for line in (
+        'Filter-Id = "vpn"',
+        'Filter-Id = "second"',
+        "Class = 0x00ff10",
+        "Tunnel-Type:1 = VLAN",
+        "Tunnel-Medium-Type:1 = IEEE-802",
+        'Tunnel-Private-Group-Id:1 = "42"',
+        'Cisco-AVPair = "shell:priv-lvl=15"',
+        "Session-Timeout = 28800",
+    ):
+        assert f"\t{line}\n" in heard.screen
+    assert "third" not in heard.screen
+    assert 'Filter-Id = "third"' in third.screen
+    assert set(refused.attributes) == {"Message-Authenticator", "Reply-Message"}
 
 
 def test_status_server_is_accepted_at_both_ports(door: Door, tmp_path: Path) -> None:
