@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from pyrad.packet import AccessAccept, AccessChallenge, AccessReject, AccessRequest, AuthPacket
+from pyrad.packet import AccessAccept, AccessChallenge, AccessReject, AccessRequest, AuthPacket, StatusServer
 
 from mfa_core.model import Attempt
 from mfa_core.secret import Secret
@@ -63,6 +63,15 @@ class RadiusPrimary:
         work = partial(self._authenticate, name, user, password, attempt.source or "")
         return await self._threads.run(work, user=name, source=attempt.source or None, timeout_s=self._timeout_s)
 
+    def probe(self, server: str) -> None:
+        """Ask whether the server is there, by Status-Server (RFC 5997). Blocks. Raises: PrimaryUnavailable, also for one that
+        does not know this request.
+        """
+        try:
+            self._send(server, self._request(StatusServer))
+        except (_NoAnswer, OSError) as err:
+            raise PrimaryUnavailable(f"{server}: {err}", cure="check its address, secret_file, and that it knows us") from err
+
     def close(self) -> None:
         """Take no more calls; those under way are answered."""
         self._threads.close()
@@ -90,19 +99,26 @@ class RadiusPrimary:
         raise PrimaryUnavailable("; ".join(reasons), cure="check the servers, secret_file, and that they know this host")
 
     def _exchange(self, server: str, user: bytes, password: Secret, source: str) -> int:
-        """Send, and send again; the code of the reply. Raises: _NoAnswer, OSError."""
+        request = self._request(AccessRequest)
+        request[_USER_NAME] = [user]
+        request[_USER_PASSWORD] = [request.PwCrypt(password.reveal())]
+        if source:
+            request[_CALLING_STATION_ID] = [source.encode("utf-8", "surrogateescape")[:_MAX_VALUE_BYTES]]
+        return self._send(server, request)
+
+    def _request(self, code: int) -> AuthPacket:
         request = AuthPacket(
-            code=AccessRequest,
+            code=code,
             id=secrets.randbelow(256),
             secret=self._secret.reveal(),
             authenticator=secrets.token_bytes(16),
             message_authenticator=True,
         )
-        request[_USER_NAME] = [user]
-        request[_USER_PASSWORD] = [request.PwCrypt(password.reveal())]
         request[_NAS_IDENTIFIER] = [self._section.nas_identifier.encode("ascii")]
-        if source:
-            request[_CALLING_STATION_ID] = [source.encode("utf-8", "surrogateescape")[:_MAX_VALUE_BYTES]]
+        return request
+
+    def _send(self, server: str, request: AuthPacket) -> int:
+        """Send, and send again; the code of the reply. Raises: _NoAnswer, OSError."""
         octets = request.RequestPacket()
         why = f"no answer to {self._section.retries} requests"
         with _connected(server) as channel:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mfa_core.errors import InvalidInput, UsernameRefused
-from mfa_core.model import EnrolmentState, User
+from mfa_core.model import Door, EnrolmentState, User
 from mfa_core.secret import Secret
+from mfactl.exit_codes import ExitCode
 from mfactl.options import Json, Name
 from mfactl.output import moment, say, say_columns, say_json, say_json_list, seconds_or_none
 
@@ -170,14 +171,18 @@ def password(
     name: Name,
     stdin: Annotated[bool, typer.Option("--stdin", help="Take it from one line of standard input, for provisioning.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Take the password away.")] = False,
+    check: Annotated[Door | None, typer.Option(help="Change nothing: ask the backend of this door if it is right.")] = None,
     json: Json = False,
 ) -> None:
     """Set the password that `primary: {type: local}` checks: asked twice, never shown, never an argument."""
     from mfa_runtime.administration import passwords
     from mfactl.session import open_session
 
-    if remove and stdin:
-        raise InvalidInput("--remove takes no password", cure="leave --stdin out")
+    if remove and (stdin or check is not None):
+        raise InvalidInput("--remove takes no password", cure="give --remove alone")
+    if check is not None:
+        _check_password(context, name, check, stdin=stdin, json=json)
+        return
     with open_session(context) as session:
         canonical = _canonical(session, name)
         if remove:
@@ -192,6 +197,38 @@ def password(
         say_json({"name": canonical, "has_password": not remove})
     else:
         say(f"{canonical}: {'has no password any more' if remove else 'password set'}")
+
+
+def _check_password(context: typer.Context, name: str, door: Door, *, stdin: bool, json: bool) -> None:
+    """Ask the backend of a door, as a login there would: a wrong password counts where the directory counts."""
+    import asyncio
+
+    from mfa_core.model import Attempt, FirstFactor, Interaction
+    from mfa_runtime.primaries import open_primary
+    from mfactl.session import open_session
+
+    with open_session(context) as session:
+        canonical = _canonical(session, name)
+        section = getattr(session.config.doors, door.value, None)
+        backend = section and open_primary(section.primary, store=session.store, keyring=lambda: session.keyring)
+        if section is None or backend is None:
+            raise InvalidInput(f"the {door.value} door has no backend for passwords", cure=f"set doors.{door.value}.primary")
+        try:
+            typed = _password_from_stdin() if stdin else Secret.from_text(getpass.getpass(f"Password of {canonical}: "))
+            attempt = Attempt(
+                event_id="", door=Door.CONSOLE, service="mfactl", username=name, source=None, typed=None,
+                first_factor=FirstFactor.OURS, interaction=Interaction.PROMPTS, client="mfactl",
+            )  # fmt: skip
+            good = bool(typed) and asyncio.run(backend.check(canonical, typed, attempt))
+        finally:
+            backend.close()
+        kind = section.primary.type.value
+    if json:
+        say_json({"name": canonical, "door": door.value, "backend": kind, "right": good})
+    else:
+        say(f"{canonical}: {'right' if good else 'wrong'}, says {kind}")
+    if not good:
+        raise typer.Exit(ExitCode.REFUSED)
 
 
 def _password_from_stdin() -> Secret:

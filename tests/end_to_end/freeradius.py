@@ -72,6 +72,10 @@ server default {{
         port = {port}
     }}
     authorize {{
+        Autz-Type Status-Server {{
+            {sign}
+            ok
+        }}
         files
         pap
     }}

@@ -82,7 +82,8 @@ def test_the_sample_has_every_key_with_its_default(kind: PrimaryType) -> None:
     for left_out in ways:
         kept = {key: value for key, value in said.items() if key not in left_out}
         found = section.model_validate(kept)
-        with_default = {key for key, field in section.model_fields.items() if not field.is_required() and field.default is not None}
+        fields = section.model_fields.items()
+        with_default = {key for key, field in fields if not field.is_required() and field.default is not None}
         for key in with_default & set(kept):
             without = section.model_validate({other: value for other, value in kept.items() if other != key})
             assert getattr(found, key) == getattr(without, key), key

@@ -263,6 +263,15 @@ def test_another_secret_is_no_answer(upstream: FreeRadius) -> None:
         primary.check("alice", "correct horse")
 
 
+def test_a_probe_asks_without_a_user(upstream: FreeRadius) -> None:
+    """Status-Server, which FreeRADIUS answers; for the doctor."""
+    backend = RadiusPrimary(section(upstream.address), secret=Secret(SECRET.encode()))
+    backend.probe(upstream.address)
+    with pytest.raises(PrimaryUnavailable):
+        backend.probe(f"127.0.0.1:{free_port()}")
+    backend.close()
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
 def test_only_the_server_is_heard(family: socket.AddressFamily) -> None:
     """A right reply from another port is not one: nobody else may send it."""
