@@ -24,9 +24,9 @@ from tests.end_to_end.radius_packets import (
     STATE,
     Nas,
 )
-from tests.end_to_end.radius_upstream import Upstream
+from tests.end_to_end.radius_upstream import Asked, Upstream
 
-CONCAT, SEPARATOR, AUTO, CHALLENGE, JOINED, REFUSING, KEYWORD = (f"127.0.1.{number}" for number in range(1, 8))
+CONCAT, SEPARATOR, AUTO, CHALLENGE, JOINED, REFUSING, SILENT = (f"127.0.1.{number}" for number in range(1, 8))
 CLIENTS = [
     {"name": "concat", "network": CONCAT, "mode": "concat"},
     {"name": "separator", "network": SEPARATOR, "mode": "concat", "split": "separator"},
@@ -255,6 +255,81 @@ def test_broken_backend_is_silence_or_reject_as_the_client_wants(template: Mfad,
             assert nas.receive(retry).what == "Accept"
         assert door.mfad.failures(person.name) == 0
         assert "Traceback" not in door.mfad.log()
+
+
+@pytest.mark.parametrize("source", [CONCAT, SILENT])
+def test_login_that_takes_too_long_is_ended_as_the_client_wants(
+    template: Mfad, upstream: Upstream, tmp_path: Path, source: str
+) -> None:
+    """Row 46: Reject or silence; and what the backend says later lets nobody in."""
+    with radius_door(
+        template,
+        tmp_path / "mfad",
+        [{"name": "concat", "network": CONCAT}, {"name": "silent", "network": SILENT, "on_timeout": "silence"}],
+        door={"primary": upstream.primary(tmp_path), "mode": "concat", "limits": {"decision": "1s"}},
+    ) as door:
+        person, other = door.person(), door.person()
+        with door.nas(source) as nas, door.nas(CONCAT) as marker:
+            request = nas.login(person.name, PASSWORD + person.next_code())
+            nas.send(request)
+            held = upstream.next()
+            if source == SILENT:
+                # asked after it, ended after it
+                assert marker.ask(marker.login(other.name, PASSWORD + other.next_code())).what == "Reject"
+                upstream.next()
+            else:
+                assert nas.receive(request).what == "Reject"
+            upstream.answer(held)
+            assert nas.stays_silent()
+            again = nas.login(person.name, PASSWORD + person.next_code())
+            nas.send(again)
+            upstream.answer(upstream.next())
+            assert nas.receive(again).what == "Accept"
+
+
+def test_door_that_is_full_is_silent_and_serves_when_there_is_room(template: Mfad, upstream: Upstream, tmp_path: Path) -> None:
+    """A client's next server is better than a queue; copies of what is under way cost no room."""
+    with (
+        radius_door(
+            template,
+            tmp_path / "mfad",
+            CLIENTS,
+            door={"primary": upstream.primary(tmp_path), "limits": {"in_flight": 2}},
+        ) as door,
+        door.nas(CONCAT) as nas,
+    ):
+        people = [door.person() for _ in range(3)]
+        requests = [nas.login(one.name, PASSWORD + one.next_code()) for one in people]
+        held: list[Asked] = []
+        for request in requests[:2]:
+            nas.send(request)
+            held.append(upstream.next())
+        nas.send(requests[0])
+        nas.send(requests[2])
+        assert nas.stays_silent()
+        assert not upstream.is_asked()
+        for asked, request in zip(held, requests, strict=False):
+            upstream.answer(asked)
+            assert nas.receive(request).what == "Accept"
+        nas.send(requests[2])
+        upstream.answer(upstream.next())
+        assert nas.receive(requests[2]).what == "Accept"
+
+
+def test_reload_meanwhile_changes_nothing_for_what_is_under_way(template: Mfad, upstream: Upstream, tmp_path: Path) -> None:
+    """A request keeps the settings, and the secret, that it began with."""
+    with (
+        radius_door(template, tmp_path / "mfad", CLIENTS, door={"primary": upstream.primary(tmp_path)}) as door,
+        door.nas(CONCAT) as nas,
+    ):
+        person = door.person()
+        request = nas.login(person.name, PASSWORD + person.next_code())
+        nas.send(request)
+        held = upstream.next()
+        door.change([{**CLIENTS[0], "secret": "quite-another-secret"}, *CLIENTS[1:]])
+        upstream.answer(held)
+
+        assert nas.receive(request).what == "Accept"
 
 
 def test_slow_password_of_one_holds_up_nobody_else(door: Door, upstream: Upstream, person: Person) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -318,6 +320,21 @@ def test_broken_reload_leaves_everything_as_it_was(door: Door, person: Person) -
     door.mfad.reload()
     with door.nas() as nas:
         assert nas.ask(nas.login(person.name, person.next_code())).what == "Accept"
+
+
+def test_store_that_is_locked_lets_nobody_in_and_spends_nothing(door: Door, person: Person) -> None:
+    """Row 47: somebody else holds the lock for longer than mfad waits; the client hears nothing, and asks its next server."""
+    path = door.mfad.directory / "state" / "mfad.sqlite"
+    code = person.next_code()
+    with door.nas() as nas:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            before = door.mfad.log().count("\n")
+            nas.send(nas.login(person.name, code))
+            wait_until(lambda: door.mfad.log().count("\n") > before, "the log tells of the store")
+            assert nas.stays_silent()
+            other.execute("ROLLBACK")
+        assert nas.ask(nas.login(person.name, code)).what == "Accept"
 
 
 def test_clean_stop_ends_with_status_0_and_frees_the_port(door: Door, person: Person) -> None:
