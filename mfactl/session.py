@@ -38,6 +38,7 @@ key_file: ./var/kek             # key-encryption key, 0400: keep a copy of it ap
 doors:
   pam:
     socket_dir: ./var/run       # priv.sock, user.sock
+  # radius:                     # VPN gateways, switches, Wi-Fi: docs/radius.md; every key: config/radius.yaml
 policy: []                      # first match wins; the default requires TOTP of everyone
 """
 """What `mfactl init` writes, and what holds without any configuration file: all lies under the present directory."""
@@ -49,6 +50,7 @@ key_file: /etc/mfad/kek         # key-encryption key, 0400: keep a copy of it ap
 doors:
   pam:
     socket_dir: /run/mfad       # priv.sock, user.sock; where pam_mfa.so looks
+  # radius:                     # VPN gateways, switches, Wi-Fi: docs/radius.md; every key: config/radius.yaml
 policy: []                      # first match wins; the default requires TOTP of everyone
 """
 """What `mfactl init` writes as /etc/mfad/mfad.yaml: where the module and the systemd unit look."""
