@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import multiprocessing
 import os
 import statistics
@@ -75,7 +76,7 @@ class Bank:
 
     def attempt(self, name: str, code: Secret) -> Attempt:
         """One request."""
-        return Attempt(new_event_id(self.now, os.urandom), Door.RADIUS, "bench", name, self.source, typed=code, client="nas")
+        return Attempt(new_event_id(time.time(), os.urandom), Door.RADIUS, "bench", name, self.source, typed=code, client="nas")
 
     def entry(self, name: str, code: Secret) -> Entry:
         """One request as the gate hands it over."""
@@ -197,6 +198,8 @@ def measure(here: Stage, layers: Sequence[str], rounds: int, now: float, source:
     upkeep.make_long()
     codes = shuffled(here, now, users)
     costs: dict[tuple[str, int], list[float]] = {(layer, n): [] for layer in layers for n in COUNTS}
+    gc.collect()
+    gc.freeze()  # as the daemon does after its start
     relative: dict[tuple[str, int], list[float]] = {one: [] for one in costs}
     units: list[float] = []
     for _ in range(rounds):

@@ -54,12 +54,14 @@ class Place(NamedTuple):
 class Keyring:
     """The data keys and derived-tag keys of one store, unwrapped. Immutable: rotation makes a new one."""
 
-    __slots__ = ("_audit_key", "_ciphers", "_current", "_pads", "_random")
+    __slots__ = ("_audit_key", "_ciphers", "_current", "_openers", "_pads", "_random")
 
     def __init__(
         self, data_keys: Mapping[int, Secret], *, current: int, pepper: Secret, audit_key: Secret, random: RandomBytes
     ) -> None:
         self._ciphers = {number: AESGCM(key.reveal()) for number, key in data_keys.items()}
+        # By what a sealed value begins with.
+        self._openers = {_FORMAT + number.to_bytes(4, "big"): cipher for number, cipher in self._ciphers.items()}
         self._current = current
         self._pads = _padded(pepper)
         self._audit_key = audit_key
@@ -88,18 +90,9 @@ class Keyring:
             UnknownKey: sealed under a key that is not here.
             StoreCorrupt: damaged, or moved from another place.
         """
-        if len(sealed) <= _HEADER_BYTES or sealed[:1] != _FORMAT:
-            raise StoreCorrupt(
-                f"{place.table}.{place.column} of row {place.row} is no sealed value (saw {len(sealed)} bytes)",
-                cure="restore this row from a backup, or revoke the credential and enrol again",
-            )
-        number = int.from_bytes(sealed[1:5], "big")
-        cipher = self._ciphers.get(number)
-        if cipher is None:
-            raise UnknownKey(
-                f"{place.table}.{place.column} of row {place.row} is sealed under data key {number}, which is not here",
-                cure="restore the key table from the same backup as the rows",
-            )
+        cipher = self._openers.get(sealed[:5])
+        if cipher is None or len(sealed) <= _HEADER_BYTES:
+            raise self._unreadable(sealed, place)
         try:
             return Secret(cipher.decrypt(sealed[5:_HEADER_BYTES], sealed[_HEADER_BYTES:], place.associated_data()))
         except InvalidTag as err:
@@ -107,6 +100,19 @@ class Keyring:
                 f"{place.table}.{place.column} of row {place.row} does not open: it was changed, or moved from another row",
                 cure="look into the audit log for who wrote to the store; revoke the credential and enrol again",
             ) from err
+
+    @staticmethod
+    def _unreadable(sealed: bytes, place: Place) -> StoreCorrupt:
+        if len(sealed) <= _HEADER_BYTES or sealed[:1] != _FORMAT:
+            return StoreCorrupt(
+                f"{place.table}.{place.column} of row {place.row} is no sealed value (saw {len(sealed)} bytes)",
+                cure="restore this row from a backup, or revoke the credential and enrol again",
+            )
+        return UnknownKey(
+            f"{place.table}.{place.column} of row {place.row} is sealed under data key {sealed_under(sealed)}, "
+            "which is not here",
+            cure="restore the key table from the same backup as the rows",
+        )
 
     def tag(self, label: str, data: bytes) -> bytes:
         """A keyed tag (HMAC-SHA256) of ``data`` under the store's pepper; ``label`` separates uses."""

@@ -99,22 +99,28 @@ def unsealed(rows: Sequence[Row], keyring: Keyring) -> dict[str, Account]:
 
 
 def _accounts(rows: Sequence[Row], keyring: Keyring) -> dict[str, Account]:
-    found: dict[str, tuple[User, list[Credential]]] = {}
-    for row in rows:
-        entry = found.get(row[1])
-        if entry is None:
-            user = User(row[0], row[1], _STATES[row[2]], _REQUIREMENTS[row[3]], row[4], bool(row[5]))
-            entry = found[row[1]] = (user, [])
-        if row[6] is not None and row[8] in _LIVE:
-            if row[11] <= 0 and row[7] == _TIMED:
-                raise KeyError(f"a period of {row[11]} s")
-            secret = keyring.unseal(bytes(row[15]), Place("credentials", "secret", row[6], row[0]))
-            entry[1].append(
-                Credential(
-                    row[6], _KINDS[row[7]], _CREDENTIAL_STATES[row[8]], secret, _DIGESTS[row[9]], *row[10:15]
-                )
-            )
-    return {name: Account(user, tuple(owned)) for name, (user, owned) in found.items()}
+    found: dict[str, Account] = {}
+    for (
+        user_id, name, state, requirement, grace_until, locked,
+        number, kind, credential_state, digest, digits, period_s, last_step, drift_steps, resync_step, sealed,
+    ) in rows:  # fmt: skip
+        before = found.get(name)
+        if before is None:
+            user = User(user_id, name, _STATES[state], _REQUIREMENTS[requirement], grace_until, bool(locked))
+            owned: tuple[Credential, ...] = ()
+        else:
+            user, owned = before.user, before.credentials
+        if number is not None and credential_state in _LIVE:
+            if period_s <= 0 and kind == _TIMED:
+                raise KeyError(f"a period of {period_s} s")
+            secret = keyring.unseal(bytes(sealed), Place("credentials", "secret", number, user_id))
+            one = Credential(
+                number, _KINDS[kind], _CREDENTIAL_STATES[credential_state], secret, _DIGESTS[digest],
+                digits, period_s, last_step, drift_steps, resync_step,
+            )  # fmt: skip
+            owned = (*owned, one)
+        found[name] = Account(user, owned)
+    return found
 
 
 _RECORDS = PreparedIn(
