@@ -465,6 +465,10 @@ class _Refused:
     note: str = ""
 
 
+_NO_CODE_OF_ANY_KIND = _Refused(Reason.MALFORMED)
+_NOT_THE_CODE = _Refused(Reason.MISMATCH)
+
+
 def _evaluate(
     found: tuple[Split, ...],
     situation: Situation,
@@ -472,7 +476,7 @@ def _evaluate(
     enrolled: tuple[Credential, ...],
     veiled: Callable[[str], bool] | None,
 ) -> _Good | _Refused:
-    refused = _Refused(Reason.MALFORMED)
+    refused = _NO_CODE_OF_ANY_KIND
     for reading in found:
         passcode = reading.passcode
         if passcode.kind is _DIGITS:
@@ -494,7 +498,7 @@ def _evaluate(
 def _evaluate_digits(
     code: str | Callable[[str], bool], situation: Situation, settings: Settings, enrolled: tuple[Credential, ...]
 ) -> _Good | _Refused:
-    best = _Refused(Reason.MISMATCH)
+    best = _NOT_THE_CODE
     for credential in enrolled or (_DUMMY,):
         result = oath.match(credential, code, now=situation.now, window=settings.window, max_drift=settings.max_drift)
         match result.fit:
@@ -559,7 +563,7 @@ def _notice(kind: FactorKind, proof: Proof) -> str:
 
 
 def _label(credential: Credential) -> str:
-    return f"{credential.kind.value}:{credential.id}"
+    return f"{credential.kind}:{credential.id}"
 
 
 def _unenrolled_reason(situation: Situation, enrolled: tuple[Credential, ...]) -> Reason | None:
