@@ -366,6 +366,87 @@ class Peer:
             line.sendall(self._say(asked[2 : 4 + asked[3]]))
 
 
+class Dripper(Peer):
+    """A server that says one octet of a long message a moment, so that no single wait is ever too long."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: b"")
+        self.ended = threading.Event()
+
+    def _serve(self) -> None:
+        line, _ = self._listener.accept()
+        self._lines.append(line)
+        line.recv(4096)
+        line.sendall(b"\x30\x84\x00\xff\xff\xff")
+        line.settimeout(0.1)
+        while True:
+            try:
+                line.send(b"\x00")
+                if line.recv(1) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        self.ended.set()
+        while line is not self._listener:
+            line, _ = self._listener.accept()
+            self._lines.append(line)
+            if line.recv(4096) == b"end":
+                return
+
+
+def test_a_server_that_drips_is_given_up_on_and_frees_its_thread() -> None:
+    """Each octet comes in time, and the answer never does: the connection is shut from outside."""
+    with Dripper() as peer, Asked(section(servers=peer.url)) as primary:
+        with pytest.raises(PrimaryUnavailable, match="no answer within"):
+            primary.check("alice", "correct horse")
+        assert peer.ended.wait(30)
+
+
+def test_many_at_once_are_not_mixed_up(directory: Slapd, authority: Authority) -> None:
+    """Right and wrong passwords of several users over the same kept connections: each hears of his own."""
+    people = {"alice": "correct horse", "uml": "pä55wörd", "soft": SOFT}
+    backend = LdapPrimary(
+        searching(servers=directory.tls_url, ca_file=str(authority.path), timeout="10s"),
+        bind_password=Secret(SERVICE_PASSWORD.encode()),
+        monotonic=lambda: 0.0,
+    )
+
+    async def ask(number: int) -> bool:
+        name = list(people)[number % 3]
+        good = number % 2 == 0
+        typed = people[name] if good else people[list(people)[(number + 1) % 3]]
+        async with places[name]:
+            return await backend.check(name, Secret(typed.encode()), attempt(name, source=None)) is good
+
+    async def run() -> list[bool]:
+        return await asyncio.gather(*(ask(number) for number in range(120)))
+
+    places = {name: asyncio.Semaphore(4) for name in people}
+    try:
+        assert all(asyncio.run(run()))
+    finally:
+        backend.close()
+
+
+def test_no_password_stays_behind(directory: Slapd) -> None:
+    """Not in a connection that waits for its next use."""
+    with Asked(searching(servers=directory.url)) as primary:
+        primary.check("alice", "correct horse")
+        kept = [
+            connection
+            for store in (primary.backend._binders, primary.backend._searchers)
+            for waiting in store._idle.values()
+            for _, connection in waiting
+        ]
+        assert len(kept) == 2
+        for connection in kept:
+            held = repr({**vars(connection), **vars(connection.strategy)})
+            assert "correct horse" not in held
+            assert SERVICE_PASSWORD not in held
+
+
 def message(operation: bytes) -> Callable[[bytes], bytes]:
     """An LDAPMessage that answers what was asked."""
     return lambda number: bytes([0x30, len(number) + len(operation)]) + number + operation
