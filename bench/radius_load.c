@@ -309,11 +309,11 @@ static void receive(struct lane *lane) {
     static uint8_t buffers[BATCH][MAX_PACKET];
     static struct iovec vectors[BATCH];
     static struct mmsghdr messages[BATCH];
+    for (unsigned i = 0; !messages[BATCH - 1].msg_hdr.msg_iov && i < BATCH; i++) { /* once: the kernel keeps them */
+        vectors[i] = (struct iovec){buffers[i], MAX_PACKET};
+        messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &vectors[i], .msg_iovlen = 1}};
+    }
     for (;;) {
-        for (unsigned i = 0; i < BATCH; i++) {
-            vectors[i] = (struct iovec){buffers[i], MAX_PACKET};
-            messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &vectors[i], .msg_iovlen = 1}};
-        }
         int got = recvmmsg(lane->fd, messages, BATCH, 0, NULL);
         if (got < 0 && (errno == EAGAIN || errno == ECONNREFUSED || errno == EINTR)) return;
         if (got < 0) die("recvmmsg");

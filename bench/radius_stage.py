@@ -184,7 +184,11 @@ class Server:
 
     def cpu_s(self) -> float:
         """Processor seconds used so far by all its processes, exact to the nanosecond (/proc counts in hundredths)."""
-        return sum(_cpu_s(pid) for root in self.pids for pid in _tree(root))
+        return sum(self.cpu_parts_s())
+
+    def cpu_parts_s(self) -> tuple[float, ...]:
+        """The same for each of ``pids`` and what it started."""
+        return tuple(sum(_cpu_s(pid) for pid in _tree(root)) for root in self.pids)
 
     def dropped(self) -> int:
         """Datagrams that its socket had no room for."""
@@ -472,8 +476,13 @@ class Run:
     p90_ms: float
     p99_ms: float
     max_ms: float
-    server_cpu_s: float
+    server_parts_s: tuple[float, ...]
     dropped: int
+
+    @property
+    def server_cpu_s(self) -> float:
+        """Processor time of the server, seconds."""
+        return sum(self.server_parts_s)
 
     @property
     def rate(self) -> float:
@@ -515,13 +524,14 @@ class Generator:
         words += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
         if self._cpu is not None:
             words.append(f"--cpu={self._cpu}")
-        cpu, dropped = server.cpu_s(), server.dropped()
+        before, dropped = server.cpu_parts_s(), server.dropped()
         said = subprocess.run([str(self._program), *words], check=True, stdout=subprocess.PIPE, text=True).stdout
         give_up_at = time.monotonic() + 30
         while server.waiting() and time.monotonic() < give_up_at:
             time.sleep(0.01)
         time.sleep(0.05)  # what the server does after its last answer belongs to the run
-        return Run(**json.loads(said), server_cpu_s=server.cpu_s() - cpu, dropped=server.dropped() - dropped)
+        parts = tuple(after - earlier for after, earlier in zip(server.cpu_parts_s(), before, strict=True))
+        return Run(**json.loads(said), server_parts_s=parts, dropped=server.dropped() - dropped)
 
 
 def build_generator(folder: Path) -> Path:
