@@ -490,8 +490,10 @@ def _receive(connection: socket.socket, timeout_s: float) -> bytes:
         answer = connection.recv(MESSAGE_MAX + 1)
     except socket.timeout:  # noqa: UP041  the same as TimeoutError only since Python 3.10
         raise Trouble("timeout", f"mfad said nothing within {timeout_s:.0f} s") from None
+    except ConnectionResetError:  # it had not read the question
+        answer = b""
     except OSError as error:
-        raise Trouble("unreachable", f"mfad: {error.strerror}") from None
+        raise Trouble("unreachable", f"no answer can be read: {error.strerror}") from None
     if not answer:
         raise Trouble("hung_up", "mfad closed the connection without an answer")
     return answer
