@@ -11,6 +11,7 @@ import math
 from datetime import UTC, datetime
 
 DENIED = "Access denied."
+WRONG_CODE = "This code was not right."
 CODE_PROMPT = "Verification code: "
 COMBINED_PROMPT = "Password and verification code: "
 ENROLMENT_PROMPT = "Code shown by your authenticator: "

@@ -317,6 +317,7 @@ def readings(attempt: Attempt, situation: Situation, settings: Settings) -> tupl
     if (
         ours
         and typed
+        and not attempt.grammar_is_final
         and all(reading.password for reading in found)
         and all(reading.passcode.kind is not _ABSENT for reading in found)
         and _exemption(attempt, situation, settings, _enrolled(situation)) is not None

@@ -14,10 +14,11 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
+from mfa_core.model import Attempt
 from mfa_core.secret import Secret
 from mfa_core.verdict import Accepted, Exempt, Pending, Verdict
 from mfa_runtime.directory import Groups
@@ -53,6 +54,7 @@ _ACCOUNTING = Purpose.ACCOUNTING
 _ALWAYS = SignReplies.ALWAYS
 _AUTO = RequireSignature.AUTO
 _UNKNOWN_CHALLENGE = Unasked.UNKNOWN_CHALLENGE
+_UNAVAILABLE = Outcome.UNAVAILABLE
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class Signers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A packet that is not answered. ``why`` is a stable word; ``who`` an address or a client's name."""
+    """A packet that is not answered. ``why`` is a stable word, ``who`` a client's name."""
 
     why: str
     who: str
@@ -98,16 +100,22 @@ class _Work:
     until: float = 0.0
     poll: asyncio.TimerHandle | None = None
     over: bool = False
+    asking: bool = False
+    """The gate was asked and has not answered: until then it keeps its place, whoever waits for it."""
+    has_place: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class _Joined:
-    """One login that a client asks for again and again from new ports. ``answer`` is there when it is decided."""
+    """One login that a client asks for again and again from new ports. ``answer`` is there when it is decided.
+
+    ``until``: when it is to be decided, and from then on how long its answer is given to others.
+    """
 
     tag: bytes
-    waiting: list[_Work] = field(default_factory=list)
+    waiting: list[_Work]
+    until: float
     answer: Answer | None = None
-    until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +163,12 @@ class Exchange:
         self._joined: OrderedDict[bytes, _Joined] = OrderedDict()
         self._deadlines: dict[_Work, None] = {}
         self._rates: dict[str, tuple[float, float]] = {}
+        self._places = 0
+        self._places_of: dict[str, int] = {}
         self._dropped: dict[Dropped, int] = {}
+        self._dropped_more = 0
+        self._strangers: set[str] = set()
+        self._strangers_packets = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.counts: dict[str, int] = {}
         """Events that are no client's: packets of strangers."""
@@ -190,6 +203,7 @@ class Exchange:
     def reload(self, settings: RadiusDoorSettings) -> None:
         """From the next request on, these hold. Requests under way, answers and counts stay."""
         self._now = _settle(settings, self._now.counts)
+        self._rates = {name: left for name, left in self._rates.items() if name in self._now.counts}
         self._duplicates.keep_s = _keep_s(settings)
 
     def receive(self, datagram: bytes, address: str, port: int, send: Send, to: Any, scope: Hashable, purposes: Any) -> None:
@@ -200,7 +214,9 @@ class Exchange:
         client = self._now.table.find(address)
         if client is None:
             self.counts["unknown_client"] = self.counts.get("unknown_client", 0) + 1
-            self._note_drop("unknown client", address)
+            self._strangers_packets += 1
+            if len(self._strangers) < _MOST_STRANGERS:
+                self._strangers.add(address)
             return
         try:
             self.receive_from(client, datagram, (scope, address, port), send, to, purposes, address)
@@ -234,13 +250,11 @@ class Exchange:
         secret = self._believed(packet, client, protected=protected)
         if secret is None:
             return None
-        if pending is not None:
-            # The client has given the number to another request: nobody waits for the old one any more.
-            client.count("superseded")
-            self._forget(pending.work)
         work = _Work(key, packet, client, secret, canonical(address), send, to, self._monotonic())
         if packet.code == _ACCESS_REQUEST and _AUTHENTICATION in purposes:
-            self._access_request(work, datagram)
+            if pending is not None and not self._may_supersede(packet, pending.work, protected=protected):
+                return self._drop(client, "unsigned_conflict")
+            self._access_request(work, datagram, None if pending is None else pending.work)
         elif packet.code == _ACCOUNTING_REQUEST and _ACCOUNTING in purposes:
             self._accounting_request(work, datagram)
         elif packet.code == _STATUS_SERVER:
@@ -268,9 +282,8 @@ class Exchange:
             for secret in secrets:
                 if secret.signed(packet):
                     settings = client.settings
-                    learns = settings.require_message_authenticator is _AUTO
-                    if learns and not self._signers.has_signed(settings.name):
-                        self._signers.remember(settings.name)
+                    if settings.require_message_authenticator is _AUTO and _shows_that_it_signs(packet, protected=protected):
+                        self._learn(settings.name)
                     return self._with(client, secret)
             self._drop(client, "bad_message_authenticator")
             return None
@@ -299,6 +312,15 @@ class Exchange:
             client.count("previous_secret")
         return secret
 
+    def _learn(self, name: str) -> None:
+        if not self._signers.has_signed(name):
+            self._signers.remember(name)
+
+    @staticmethod
+    def _may_supersede(packet: Packet, old: _Work, *, protected: bool) -> bool:
+        """Whether this request may take the number of one under way: whoever can forge an address must not cancel it."""
+        return protected or packet.message_authenticator_at > 0 or not old.packet.message_authenticator_at
+
     def _must_sign(self, settings: ClientSettings) -> bool:
         match settings.require_message_authenticator:
             case RequireSignature.YES:
@@ -310,7 +332,8 @@ class Exchange:
 
     # What it asks
 
-    def _access_request(self, work: _Work, datagram: bytes) -> None:
+    def _access_request(self, work: _Work, datagram: bytes, old: _Work | None) -> None:
+        """``old``: the request that had this number, and is still under way."""
         client, settings = work.client, work.client.settings
         packet = work.packet
         if packet.has_eap and (Type.USER_PASSWORD in packet or Type.CHAP_PASSWORD in packet):
@@ -318,7 +341,11 @@ class Exchange:
         client.count("access_request")
         if settings.requests_per_s and not self._within_rate(settings):
             return self._drop(client, "rate")
-        if self._duplicates.under_way >= self._now.settings.max_in_flight:
+        if old is not None:
+            # The client has given the number to another request: nobody waits for the old one any more.
+            client.count("superseded")
+            self._forget(old)
+        if self._places * 2 >= self._now.settings.max_in_flight and not self._has_room(settings.name):
             return self._drop(client, "overloaded")
         try:
             work.login = login = read_login(
@@ -333,34 +360,57 @@ class Exchange:
         work.entry = self._duplicates.begin(work.key, datagram, work)
         work.until = work.started + self._now.settings.decision_s
         self._deadlines[work] = None
+        self._take_place(work, settings.name)
         if settings.join_retries and login.carried is None and self._joins(work, login):
             return None
-        self._gate.ask(login.attempt, partial(self._decided, work))
+        self._ask(work, login.attempt)
         return None
 
+    def _ask(self, work: _Work, attempt: Attempt) -> None:
+        work.asking = True
+        try:
+            self._gate.ask(attempt, partial(self._decided, work))
+        except BaseException:
+            # It never should. The next copy is a new request.
+            work.asking = False
+            self._forget(work)
+            raise
+
     def _decided(self, work: _Work, verdict: Verdict) -> None:
-        login, settings = work.login, work.client.settings
-        if login is None or not self._is_awaited(work):
+        if not work.asking:
+            return  # one question, one answer
+        work.asking = False
+        try:
+            self._conclude(work, verdict)
+        except Exception:
+            log.exception("a verdict for client %s could not be told", work.client.settings.name)
+            self._forget(work)
+        if work.over:
+            self._leave_place(work)
+
+    def _conclude(self, work: _Work, verdict: Verdict) -> None:
+        login, shared = work.login, work.shared
+        if login is None or (work.over and (shared is None or shared.answer is not None)):
             return
         if isinstance(verdict, Pending):
             self._poll_later(work, login, verdict)
-            return
-        if self._now.groups_matter and isinstance(verdict, Accepted | Exempt):
-            task = asyncio.get_running_loop().create_task(self._decided_with_groups(work, verdict, verdict.user))
+        elif self._now.groups_matter and isinstance(verdict, Accepted | Exempt):
+            task = asyncio.get_running_loop().create_task(self._conclude_with_groups(work, login, verdict))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            return
-        answer = answer_to(verdict, login, settings, self._dialogue(work), rules=self._now.settings.reply_rules)
-        if answer is not None:
-            self._settle(work, answer)
+        else:
+            self._answer(work, login, verdict, frozenset())
 
-    async def _decided_with_groups(self, work: _Work, verdict: Accepted | Exempt, user: str) -> None:
-        groups = await self._groups.groups_of(user) or frozenset()
-        if work.login is None or not self._is_awaited(work):
-            return
-        answer = answer_to(
-            verdict, work.login, work.client.settings, self._dialogue(work), rules=self._now.settings.reply_rules, groups=groups
-        )
+    async def _conclude_with_groups(self, work: _Work, login: Login, verdict: Accepted | Exempt) -> None:
+        try:
+            self._answer(work, login, verdict, await self._groups.groups_of(verdict.user))
+        except Exception:
+            log.exception("a verdict for client %s could not be told", work.client.settings.name)
+            self._forget(work)
+
+    def _answer(self, work: _Work, login: Login, verdict: Verdict, groups: frozenset[str] | None) -> None:
+        rules = self._now.settings.reply_rules
+        answer = answer_to(verdict, login, work.client.settings, self._dialogue(work), rules=rules, groups=groups)
         if answer is not None:
             self._settle(work, answer)
 
@@ -379,9 +429,45 @@ class Exchange:
     def _poll_later(self, work: _Work, login: Login, verdict: Pending) -> None:
         """Ask again while the person may still answer on another device; the client's own patience is the bound."""
         work.until = work.started + work.client.settings.wait_s
+        if work.shared is not None:
+            work.shared.until = work.until
+            for one in work.shared.waiting:
+                one.until = work.until
         attempt = replace(login.attempt, challenge_id=verdict.id, challenge_until=0.0, typed=None)
-        loop = asyncio.get_running_loop()
-        work.poll = loop.call_later(POLL_S, self._gate.ask, attempt, partial(self._decided, work))
+        work.poll = asyncio.get_running_loop().call_later(POLL_S, self._poll, work, attempt)
+
+    def _poll(self, work: _Work, attempt: Attempt) -> None:
+        work.poll = None
+        if not self._is_awaited(work):
+            self._part(work)
+            return
+        try:
+            self._ask(work, attempt)
+        except Exception:
+            log.exception("a request of client %s could not be asked after", work.client.settings.name)
+
+    # Room for all: a place is kept from the first question until the request is over and the gate has answered
+
+    def _has_room(self, name: str) -> bool:
+        """Half of the places is for one client, however much it asks; the rest is for the others, if there are any."""
+        most = self._now.settings.max_in_flight
+        if self._places >= most:
+            return False
+        return len(self._now.counts) < 2 or self._places_of.get(name, 0) * 2 < most
+
+    def _take_place(self, work: _Work, name: str) -> None:
+        work.has_place = True
+        self._places += 1
+        self._places_of[name] = self._places_of.get(name, 0) + 1
+
+    def _leave_place(self, work: _Work) -> None:
+        if work.has_place and not work.asking:
+            work.has_place = False
+            self._places -= 1
+            name = work.client.settings.name
+            left = self._places_of[name] = self._places_of[name] - 1
+            if not left:
+                del self._places_of[name]
 
     def _accounting_request(self, work: _Work, datagram: bytes) -> None:
         work.client.count("accounting_request")
@@ -393,36 +479,59 @@ class Exchange:
 
     def _joins(self, work: _Work, login: Login) -> bool:
         """Attach to the same login, if it is under way or was decided a moment ago. False: it is new, and others may attach."""
-        tag, has_session = self._join_tag(work, login)
-        now = self._monotonic()
+        found = self._join_tag(work, login)
+        if found is None:
+            return False
+        tag, has_session = found
         known = self._joined.get(tag)
-        if known is not None and known.answer is None and len(known.waiting) < MAX_JOINED:
+        if known is not None and known.answer is None:
             work.client.count("joined")
-            work.shared = known
+            if len(known.waiting) >= MAX_JOINED:
+                self._forget(known.waiting.pop(0))  # the client listens to the newest
+            work.shared, work.until = known, known.until
             known.waiting.append(work)
             return True
-        if known is not None and known.answer is not None and has_session and now < known.until:
+        if known is not None and known.answer is not None and has_session and self._monotonic() < known.until:
             work.client.count("joined")
             self._settle(work, known.answer)
             return True
-        work.shared = self._joined[tag] = _Joined(tag, [work])
+        work.shared = self._joined[tag] = _Joined(tag, [work], work.until)
         self._joined.move_to_end(tag)
         if len(self._joined) > self._now.settings.max_in_flight:
             self._joined.popitem(last=False)
         return False
 
-    def _join_tag(self, work: _Work, login: Login) -> tuple[bytes, bool]:
+    def _join_tag(self, work: _Work, login: Login) -> tuple[bytes, bool] | None:
+        """What is the same in every retry of one login, and whether a session is named. None: another login may look the same.
+
+        Without a session or a place, two people behind one name cannot be told apart, and one code would let both in. What CHAP
+        shows is good for its own challenge alone.
+        """
         packet = work.packet
-        session = packet.first(Type.ACCT_SESSION_ID)
+        session = packet.first(Type.ACCT_SESSION_ID) or b""
+        station = packet.first(Type.CALLING_STATION_ID) or b""
+        if not (session or station) or login.attempt.veiled is not None:
+            return None
         parts = (
-            work.client.settings.name.encode(),
+            work.client.settings.name.encode("utf-8", "surrogateescape"),
+            work.address.encode(),
             login.user_name,
             login.attempt.typed.reveal() if login.attempt.typed is not None else b"",
             packet.first(Type.NAS_IDENTIFIER) or b"",
-            session or packet.first(Type.CALLING_STATION_ID) or b"",
+            session,
+            station,
+            (login.attempt.source or "").encode(),
         )
         message = b"".join([len(part).to_bytes(4, "big") + part for part in parts])
-        return hmac.digest(self._join_key, message, hashlib.sha256), session is not None
+        return hmac.digest(self._join_key, message, hashlib.sha256), bool(session)
+
+    def _part(self, work: _Work) -> None:
+        """Nobody is left who waits for this login: the next one like it is new."""
+        shared = work.shared
+        if shared is not None and shared.answer is None and not any(not other.over for other in shared.waiting):
+            shared.waiting = []
+            if self._joined.get(shared.tag) is shared:
+                del self._joined[shared.tag]
 
     # The end
 
@@ -431,11 +540,12 @@ class Exchange:
         self._log(work, answer, work.login.user_name if work.login is not None else b"")
         shared, works = work.shared, [work]
         if shared is not None and shared.answer is None:
-            works = shared.waiting or [work]
+            works = shared.waiting
             shared.answer, shared.waiting = answer, []
             shared.until = self._monotonic() + self._now.settings.join_s
-            if answer.code is None:
-                self._joined.pop(shared.tag, None)
+            # What was no decision is asked again.
+            if (answer.code is None or answer.outcome is _UNAVAILABLE) and self._joined.get(shared.tag) is shared:
+                del self._joined[shared.tag]
         for one in works:
             self._finish(one, answer)
 
@@ -447,9 +557,6 @@ class Exchange:
         entry, work.entry = work.entry, None
         if entry is None or not self._duplicates.is_current(work.key, entry):
             return
-        if answer.code is None:
-            self._duplicates.dropped(work.key, entry)
-            return
         octets = self._octets(work, answer)
         if octets is None:
             self._duplicates.dropped(work.key, entry)
@@ -460,14 +567,18 @@ class Exchange:
     def _forget(self, work: _Work) -> None:
         """Its verdict, when it comes, is recorded and sent to nobody."""
         self._done_with(work)
-        if work.entry is not None:
-            self._duplicates.dropped(work.key, work.entry)
+        entry, work.entry = work.entry, None
+        if entry is not None:
+            self._duplicates.dropped(work.key, entry)
+        if not work.asking and work.poll is None:
+            self._part(work)
 
     def _done_with(self, work: _Work) -> None:
         work.over = True
         self._deadlines.pop(work, None)
-        if work.poll is not None:
+        if work.poll is not None and work.shared is None:  # who has joined it still wants to know
             work.poll.cancel()
+        self._leave_place(work)
 
     def _keep_and_send(self, work: _Work, datagram: bytes, answer: Answer) -> None:
         octets = self._octets(work, answer)
@@ -483,7 +594,8 @@ class Exchange:
     def _octets(self, work: _Work, answer: Answer) -> bytes | None:
         if answer.code is None:
             return None
-        sign = work.client.settings.reply_message_authenticator is _ALWAYS
+        # EAP is never answered unsigned (RFC 3579 section 3.2).
+        sign = work.client.settings.reply_message_authenticator is _ALWAYS or work.packet.has_eap
         try:
             return work.secret.reply(answer.code, work.packet, answer.attributes, sign=sign)
         except PacketTooLong as err:
@@ -496,15 +608,18 @@ class Exchange:
         """End what has waited too long, forget what is past, say what was dropped. Call it about twice a second."""
         now = self._monotonic()
         for work in [work for work in self._deadlines if now >= work.until]:
-            event_id = work.login.attempt.event_id if work.login is not None else ""
-            self._settle(work, timed_out(work.client.settings, event_id))
+            try:
+                event_id = work.login.attempt.event_id if work.login is not None else ""
+                self._settle(work, timed_out(work.client.settings, event_id))
+            except Exception:
+                # One request's trouble must not end the deadlines of all others.
+                log.exception("a request of client %s could not be ended", work.client.settings.name)
+                self._forget(work)
         for tag, joined in list(self._joined.items()):
             if joined.answer is not None and now >= joined.until:
                 del self._joined[tag]
         self._duplicates.turn_if_due()
-        dropped, self._dropped = self._dropped, {}
-        for one, times in dropped.items():
-            log.warning("dropped %d packets of %s: %s", times, one.who, one.why)
+        self._say_what_was_dropped()
 
     async def drain(self, wait_s: float) -> None:
         """Wait for the verdicts under way, at most ``wait_s``."""
@@ -522,12 +637,28 @@ class Exchange:
         one = Dropped(why, who)
         if one in self._dropped or len(self._dropped) < _MOST_KINDS:
             self._dropped[one] = self._dropped.get(one, 0) + 1
+        else:
+            self._dropped_more += 1
+
+    def _say_what_was_dropped(self) -> None:
+        dropped, self._dropped = self._dropped, {}
+        for one, times in dropped.items():
+            log.warning("dropped %d packets of client %s: %s", times, one.who, one.why)
+        if self._dropped_more:
+            log.warning("dropped %d packets more, of other clients or for other reasons", self._dropped_more)
+            self._dropped_more = 0
+        if self._strangers_packets:
+            # A line of their own: those who can invent addresses must not use up what may be said of clients.
+            shown = ", ".join(sorted(self._strangers))
+            log.warning("dropped %d packets of unknown clients, such as %s", self._strangers_packets, shown)
+            self._strangers, self._strangers_packets = set(), 0
 
     def _within_rate(self, settings: ClientSettings) -> bool:
-        """A bucket of two seconds' worth."""
+        """A bucket of two seconds' worth, and of one request at least."""
         now, rate = self._monotonic(), settings.requests_per_s
-        left, since = self._rates.get(settings.name, (2 * rate, now))
-        left = min(2 * rate, left + (now - since) * rate)
+        most = max(1.0, 2 * rate)
+        left, since = self._rates.get(settings.name, (most, now))
+        left = min(most, left + (now - since) * rate)
         self._rates[settings.name] = (left - 1 if left >= 1 else left, now)
         return left >= 1
 
@@ -551,7 +682,14 @@ class Exchange:
         )
 
 
-_MOST_KINDS = 256
+_MOST_KINDS = 64
+"""Kinds of drops that are told apart between two sweeps."""
+_MOST_STRANGERS = 8
+
+
+def _shows_that_it_signs(packet: Packet, *, protected: bool) -> bool:
+    """Whether a good signature says that this client signs its requests: EAP and Status-Server must be signed by everybody."""
+    return packet.code == _ACCESS_REQUEST and not packet.has_eap and not protected
 
 
 def _keep_s(settings: RadiusDoorSettings) -> float:

@@ -160,7 +160,7 @@ def _credential(
     """``answers``: the request answers a challenge."""
     hidden = packet.all(_USER_PASSWORD)
     has_chap = _CHAP_PASSWORD in packet
-    if len(hidden) + has_chap > 1:
+    if len(hidden) + has_chap > 1 or (has_chap and len(packet.all(_CHAP_PASSWORD)) > 1):
         raise RequestRefused(Unasked.SEVERAL_CREDENTIALS, user_name)
     try:
         if has_chap:
@@ -232,8 +232,7 @@ def _by_chap(
     packet: Packet, client: ClientSettings, user_name: bytes, first_factor: FirstFactor, *, answers: bool
 ) -> _Credential:
     """CHAP shows a digest: a code alone can be found by it, a password cannot."""
-    alone = client.mode is _MFA_ONLY or answers or first_factor is not _OURS
-    if not alone or client.mode in {Mode.CONCAT, Mode.KEYWORD} or len(packet.all(_CHAP_PASSWORD)) > 1:
+    if not (answers or client.mode is _MFA_ONLY or (client.mode is Mode.AUTO and first_factor is not _OURS)):
         raise RequestRefused(Unasked.CHAP_NOT_POSSIBLE, user_name)
     answer = chap_in(packet)
     if answer is None:
@@ -245,14 +244,17 @@ def _by_chap(
 
 
 def without_realm(user_name: str, realms: tuple[str, ...]) -> str:
-    r"""The name without one of ``realms`` (lower case), as ``name@realm`` or ``REALM\name``; others stay, and are refused."""
+    r"""The name without one of ``realms`` (lower case), as ``name@realm`` or ``REALM\name``; others stay, and are refused.
+
+    Only ASCII is folded: a Kelvin sign becomes a plain "k" elsewhere.
+    """
     if not realms:
         return user_name
     name, at, realm = user_name.rpartition("@")
-    if at and realm.lower() in realms:
+    if at and realm.isascii() and realm.lower() in realms:
         return name
     realm, backslash, name = user_name.partition("\\")
-    return name if backslash and realm.lower() in realms else user_name
+    return name if backslash and realm.isascii() and realm.lower() in realms else user_name
 
 
 def source_of(packet: Packet, attribute: AttributeName) -> str | None:

@@ -25,6 +25,9 @@ _AGAIN = {Reason.MISMATCH, Reason.REPLAYED, Reason.MALFORMED, Reason.EMPTY, Reas
 
 NOBODY_CHECKED = "exempt_but_no_first_factor"
 """The reason in the log for an exempt person whose password nobody is known to have checked."""
+GROUPS_UNKNOWN = "groups_unknown"
+"""The reason in the log where the reply depends on groups, and the directory did not say."""
+_UNSAID = Unavailable("", Unready.INTERNAL).public_text
 
 
 class Outcome(enum.StrEnum):
@@ -56,17 +59,24 @@ def needs_groups(rules: Sequence[ReplyRule]) -> bool:
 
 
 def reply_attributes(
-    rules: Sequence[ReplyRule], *, client: str, user: str, groups: Collection[str], policy_rule: str
-) -> bytes:
-    """The attributes of every rule that matches, in order, up to one that is the last."""
+    rules: Sequence[ReplyRule], *, client: str, user: str, groups: Collection[str] | None, policy_rule: str
+) -> bytes | None:
+    """The attributes of every rule that matches, in order, up to one that is the last.
+
+    None where it depends on groups and ``groups`` are not known: a later rule might give more than the one that was meant.
+    """
     found = b""
     for rule in rules:
         if (
             (not rule.clients or client in rule.clients)
             and (not rule.users or user in rule.users)
             and (not rule.policy_rules or policy_rule in rule.policy_rules)
-            and (not rule.groups or not rule.groups.isdisjoint(groups))
         ):
+            if rule.groups:
+                if groups is None:
+                    return None
+                if rule.groups.isdisjoint(groups):
+                    continue
             found += rule.attributes
             if rule.last:
                 break
@@ -91,49 +101,59 @@ def answer_to(
     dialogue: Dialogue,
     *,
     rules: Sequence[ReplyRule] = (),
-    groups: Collection[str] = (),
+    groups: Collection[str] | None = (),
 ) -> Answer | None:
-    """Return the packet for a verdict; None where the question has to be asked again later (an out-of-band factor)."""
+    """Return the packet for a verdict; None where the question has to be asked again later (an out-of-band factor).
+
+    ``groups`` are those of the accepted user, None when they are not known.
+    """
     event_id = login.attempt.event_id
     match verdict:
         case Accepted():
             attributes = _accepted(verdict, client, rules, groups)
+            if attributes is None:
+                return _unavailable(client, _UNSAID, GROUPS_UNKNOWN, event_id)
             return Answer(Code.ACCESS_ACCEPT, attributes, Outcome.ACCEPTED, verdict.factor, event_id, verdict.user)
         case Exempt():
             if not _first_factor_is_known(login):
                 return _rejected(texts.DENIED, NOBODY_CHECKED, event_id)
             attributes = _accepted(verdict, client, rules, groups)
+            if attributes is None:
+                return _unavailable(client, _UNSAID, GROUPS_UNKNOWN, event_id)
             return Answer(Code.ACCESS_ACCEPT, attributes, Outcome.EXEMPT, verdict.exemption, event_id, verdict.user)
         case Challenge():
             return challenge(login, client, dialogue, attempts=0, before="")
         case Rejected():
             carried = login.carried
             if carried is not None and verdict.reason in _AGAIN and carried.attempts + 1 < client.attempts:
-                again = challenge(login, client, dialogue, attempts=carried.attempts + 1, before=verdict.public_text)
+                said = texts.WRONG_CODE if verdict.public_text == texts.DENIED else verdict.public_text
+                again = challenge(login, client, dialogue, attempts=carried.attempts + 1, before=said)
                 return Answer(again.code, again.attributes, Outcome.CHALLENGED, verdict.reason, event_id)
             return _rejected(verdict.public_text, verdict.reason, event_id)
         case Pending():
             return None
         case Unavailable():
-            # An answer that is not one would cost a queue that is full already: the client asks its next server.
-            silent = client.on_unavailable is Refusal.SILENCE or verdict.reason is Unready.OVERLOADED
-            said = text_attributes(Type.REPLY_MESSAGE, verdict.public_text)
-            return Answer(
-                None if silent else Code.ACCESS_REJECT, b"" if silent else said, Outcome.UNAVAILABLE, verdict.reason, event_id
-            )
+            return _unavailable(client, verdict.public_text, verdict.reason, event_id)
         case _:
             assert_never(verdict)
 
 
 def _accepted(
-    verdict: Accepted | Exempt, client: ClientSettings, rules: Sequence[ReplyRule], groups: Collection[str]
-) -> bytes:
+    verdict: Accepted | Exempt, client: ClientSettings, rules: Sequence[ReplyRule], groups: Collection[str] | None
+) -> bytes | None:
+    """The attributes of an Access-Accept; None where they cannot be known."""
     attributes = b"".join([text_attributes(Type.REPLY_MESSAGE, notice) for notice in verdict.notices])
-    if rules:
-        attributes = attributes + reply_attributes(
-            rules, client=client.name, user=verdict.user, groups=groups, policy_rule=verdict.rule
-        )
-    return attributes
+    if not rules:
+        return attributes
+    given = reply_attributes(rules, client=client.name, user=verdict.user, groups=groups, policy_rule=verdict.rule)
+    return None if given is None else attributes + given
+
+
+def _unavailable(client: ClientSettings, text: str, reason: str, event_id: str) -> Answer:
+    # An answer that is not one would cost a queue that is full already: the client asks its next server.
+    if client.on_unavailable is Refusal.SILENCE or reason == Unready.OVERLOADED:
+        return Answer(None, b"", Outcome.UNAVAILABLE, reason, event_id)
+    return Answer(Code.ACCESS_REJECT, text_attributes(Type.REPLY_MESSAGE, text), Outcome.UNAVAILABLE, reason, event_id)
 
 
 def _first_factor_is_known(login: Login) -> bool:

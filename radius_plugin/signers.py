@@ -26,10 +26,14 @@ class SignersOnDisk:
         """Whether a signed request of this client was ever seen."""
         if client in self._known:
             return True
-        if self.file_of(client).exists():
-            self._known.add(client)
+        try:
+            known = self.file_of(client).exists()
+        except OSError as err:
+            log.error("whether client %s signs its requests cannot be read, so that it must: %s", client, err)
             return True
-        return False
+        if known:
+            self._known.add(client)
+        return known
 
     def remember(self, client: str) -> None:
         """It was. What cannot be written is said, and known until the restart."""
@@ -44,4 +48,4 @@ class SignersOnDisk:
 
     def file_of(self, client: str) -> Path:
         """The file whose presence says it. Names may hold what file names cannot."""
-        return self._folder / hashlib.sha256(client.encode()).hexdigest()[:32]
+        return self._folder / hashlib.sha256(client.encode("utf-8", "surrogateescape")).hexdigest()[:32]
