@@ -89,8 +89,15 @@ class _Errand:
         """From now on this is the connection that the thread waits at. Raises: _Down, when it should not wait at all."""
         with self._lock:
             self._connection = connection
-            if self.given_up:
-                raise _Down("nobody waits any more")
+            given_up = self.given_up
+        if given_up:
+            _close(connection)
+            raise _Down("nobody waits any more")
+
+    def done(self) -> None:
+        """The thread waits at no connection: what it had goes to others, and must not be shut."""
+        with self._lock:
+            self._connection = None
 
     def give_up(self) -> None:
         """Wake the thread: its socket fails."""
@@ -246,7 +253,7 @@ class LdapPrimary:
             if self._order.failed(url) and not errand.given_up:
                 log.warning("%s stands aside for %d s: %s", url, self._section.dead_time, err)
             raise PrimaryUnavailable(f"{url}: {err}") from err
-        errand.works_on(None)
+        errand.done()
         self._binders.give_back(url, connection)
         if code == results.RESULT_SUCCESS:
             return True
@@ -291,7 +298,7 @@ class LdapPrimary:
         except Exception as err:  # what a peer can make ldap3 raise is bounded by no documentation
             _close(connection)
             raise _Down(_said(err)) from err
-        errand.works_on(None)
+        errand.done()
         if code not in (results.RESULT_SUCCESS, results.RESULT_SIZE_LIMIT_EXCEEDED):
             _close(connection)
             raise _Down(f"answered {_named(code)} to a search in {section.base_dn}")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Self
 
 import pytest
@@ -21,7 +22,7 @@ from mfa_core.errors import ConfigurationError
 from mfa_core.secret import Secret
 from mfa_runtime.config.primary import LdapSection
 from mfa_runtime.primary import PrimaryUnavailable
-from mfa_runtime.primary_ldap import LdapPrimary, escaped
+from mfa_runtime.primary_ldap import LdapPrimary, _Down, _Errand, escaped
 from tests.doubles import attempt
 from tests.end_to_end.programs import must_have
 from tests.end_to_end.radius_certificates import Authority
@@ -402,6 +403,24 @@ def test_a_server_that_drips_is_given_up_on_and_frees_its_thread() -> None:
         with pytest.raises(PrimaryUnavailable, match="no answer within"):
             primary.check("alice", "correct horse")
         assert peer.ended.wait(30)
+
+
+def test_an_errand_that_was_given_up_on_shuts_only_its_own_connection() -> None:
+    """What it has handed on is somebody else's; what comes too late is closed at once."""
+    ours, others = socket.socketpair()
+    connection = SimpleNamespace(socket=ours, unbind=lambda: None)
+    early, late = _Errand(), _Errand()
+    with ours, others:
+        early.works_on(connection)
+        early.done()
+        early.give_up()
+        ours.send(b"still open")
+        assert others.recv(16) == b"still open"
+
+        late.give_up()
+        with pytest.raises(_Down):
+            late.works_on(connection)
+        assert ours.fileno() == -1
 
 
 def test_many_at_once_are_not_mixed_up(directory: Slapd, authority: Authority) -> None:
