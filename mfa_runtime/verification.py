@@ -110,6 +110,11 @@ class Verification:
         self._asked: set[asyncio.Task[Verdict]] = set()
         self._readers = ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="read")
 
+    @property
+    def waiting(self) -> int:
+        """Attempts that wait for the store."""
+        return self._writer.waiting
+
     def start(self) -> None:
         """Start the writer; call it on the loop that will decide."""
         self._writer.start()

@@ -37,6 +37,7 @@ from pam_mfa.settings import GREETERS, ExemptAnswer, Mode, PamDoorSettings, Serv
 from pam_mfa.wire import Echo
 from radius_plugin.configuration import build_radius_settings
 from radius_plugin.door import RadiusDoor
+from radius_plugin.settings import RadiusDoorSettings
 
 NODE = "local"
 """The audit chain of a standalone host."""
@@ -167,6 +168,8 @@ class Parts:
     pam: PamServer | None
     radius: RadiusDoor | None
     primaries: dict[Door, OpenPrimary]
+    radius_settings: RadiusDoorSettings | None = None
+    """Of the RADIUS door where workers serve it, as they were last read."""
     started: Config = field(init=False)
     """What it started with: the keys that need a restart are compared with these."""
 
@@ -182,6 +185,7 @@ class Parts:
                 ("limits.verification_queue", self.started.limits.verification_queue, config.limits.verification_queue),
                 ("directory", self.started.directory, config.directory),
                 ("audit", self.started.audit, config.audit),
+                ("metrics", self.started.metrics, config.metrics),
                 ("doors.pam.socket_dir", _socket_dir(self.started), _socket_dir(config)),
                 ("doors.radius.listen", _radius_listen(self.started), _radius_listen(config)),
             )
@@ -199,6 +203,7 @@ class Parts:
             self.pam.reload(build_pam_settings(config, config.doors.pam))
         if self.radius is not None and radius_settings is not None:
             self.radius.reload(radius_settings)
+        self.radius_settings = radius_settings
         self.config = config
         return fixed
 

@@ -23,11 +23,13 @@ from mfa_runtime.state_lock import StateLock
 from mfa_runtime.store.database import restrict_file_mode
 from mfa_runtime.upkeep import HighWater, WriteAheadLog, forget
 from mfad.build import ALL_DOORS, Parts, build
+from mfad.metrics import build_metrics
 from mfad.notify import Notifier
 from mfad.workers import Workers
 from pam_mfa.listeners import inherited_listeners
 from radius_plugin.configuration import build_radius_settings
 from radius_plugin.door import Sockets
+from radius_plugin.settings import RadiusDoorSettings
 
 CHECKPOINT_EVERY_S = 1.0
 FORGET_EVERY_S = 600.0
@@ -46,6 +48,7 @@ async def serve(config: Config, config_file: Path, load: Callable[[], Config], n
     with StateLock(config.state_dir).shared():
         section = config.doors.radius
         workers: Workers | None = None
+        settings: RadiusDoorSettings | None = None
         if section is not None and section.workers > 1:
             settings = build_radius_settings(config, section)
             sockets = [Sockets.open(settings, shared=True) for _ in range(section.workers)]
@@ -69,6 +72,10 @@ async def serve(config: Config, config_file: Path, load: Callable[[], Config], n
             await parts.radius.start()
         if workers is not None:
             await workers.start()
+            parts.radius_settings = settings
+        metrics = build_metrics(config, parts, workers)
+        if metrics is not None:
+            await metrics.start()
         upkeep = [
             asyncio.create_task(_every(CHECKPOINT_EVERY_S, write_ahead_log.checkpoint_if_due)),
             asyncio.create_task(_every(FORGET_EVERY_S, lambda: _forget(parts))),
@@ -84,6 +91,8 @@ async def serve(config: Config, config_file: Path, load: Callable[[], Config], n
         await stop.wait()
         notifier.stopping()
         log.info("stopping")
+        if metrics is not None:
+            await metrics.stop()
         if parts.pam is not None:
             await parts.pam.stop()
         if parts.radius is not None:
