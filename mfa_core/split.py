@@ -73,7 +73,8 @@ def split(typed: bytes, grammar: Grammar, formats: CodeFormats, *, ours: bool = 
     apart from a missing code.
 
     PASSWORD: the one reading is that all of it is the password. AUTO: where passwords are ours, the readings of SEPARATOR,
-    else those of APPEND, and behind them that all of it is the password; where they are not, a code alone is just that.
+    and those of APPEND unless a code of digits stands behind a separator, and behind them that all of it is the password;
+    where they are not, a code alone is just that.
 
     APPEND takes letter codes only as they are printed, with their hyphens: without them the end of most passwords would
     read as one. KEYWORD takes what SEPARATOR takes, and the words.
@@ -103,7 +104,10 @@ def _automatic(typed: bytes, separator: str, formats: CodeFormats, *, ours: bool
     alone = read_passcode(typed)
     if alone.kind in _NOT_A_PASSWORD or (not ours and alone.kind in _CODES):
         return (Split(_NO_PASSWORD, alone),)
-    found = tuple(_separated(typed, separator, formats, words=frozenset())) or tuple(_appended(typed, formats))
+    found = tuple(_separated(typed, separator, formats, words=frozenset()))
+    if all(reading.passcode.kind is not PasscodeKind.DIGITS for reading in found):
+        # "Hello,world1123456": what stands behind the comma could be a bypass code, and is the end of a password and a code.
+        found += tuple(_appended(typed, formats))
     found = found[:MAX_CANDIDATES]
     # Where nobody of ours checks the password, a code that stands behind one is all there is to say.
     return (*found, whole(typed)) if ours or not found else found

@@ -129,6 +129,22 @@ def test_no_reading_makes_the_whole_text_the_password(typed: bytes, grammar: Gra
             assert len(reading.passcode.text) in formats.digits
 
 
+@pytest.mark.parametrize(
+    ("typed", "readings"),
+    [
+        pytest.param(b"pass,word123456", [(b"pass,word", K.DIGITS)], id="appended, with a separator in the password"),
+        pytest.param(b"Hi,world1123456", [(b"Hi", K.BYPASS), (b"Hi,world1", K.DIGITS)], id="end that could be a bypass code"),
+        pytest.param(b"Hi,world1,123456", [(b"Hi,world1", K.DIGITS)], id="digits behind a separator are no end of a password"),
+        pytest.param(b"Hi," + BYPASS, [(b"Hi", K.BYPASS), (b"Hi,", K.BYPASS)], id="bypass code behind a separator"),
+    ],
+)
+def test_auto_reads_separated_and_appended(typed: bytes, readings: list[tuple[bytes, K]]) -> None:
+    """And that all of it is the password, where passwords are ours."""
+    found = split(typed, Grammar(SplitMode.AUTO), SIX, ours=True)
+
+    assert [(one.password.reveal(), one.passcode.kind) for one in found] == [*readings, (typed, K.ABSENT)]
+
+
 @given(st.binary(min_size=1, max_size=64), st.from_regex(rb"[0-9]{6}", fullmatch=True), st.sampled_from([APPEND, COMMA, WORDS]))
 def test_the_password_keeps_its_bytes(password: bytes, code: bytes, grammar: Grammar) -> None:
     """Whatever stands before the code comes back as it was."""
