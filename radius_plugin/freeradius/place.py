@@ -89,7 +89,11 @@ def _entries(users: Sequence[str]) -> list[pwd.struct_passwd]:
 
 def _prepare(directory: Path, group: int) -> None:
     try:
-        directory.mkdir(mode=0o700, parents=True)
+        for above in reversed(directory.parents):
+            if not above.exists():
+                above.mkdir()
+                above.chmod(0o755)  # whatever the umask is: FreeRADIUS has to pass through it
+        directory.mkdir(mode=0o700)
         os.chown(directory, -1, group)
         directory.chmod(0o750 if group != -1 else 0o755)
     except FileExistsError:

@@ -338,6 +338,16 @@ def test_the_directory_is_for_the_group_of_freeradius_alone(tmp_path: Path) -> N
         place.close()
 
 
+def test_freeradius_can_pass_through_what_stands_above_whatever_the_umask_is(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        place = open_place(tmp_path / "run" / "mfad" / "radius.sock", ("nobody",))
+    finally:
+        os.umask(before)
+    place.close()
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o755
+
+
 def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run").chmod(0o777)
