@@ -85,7 +85,7 @@ class PeerIdentity:
     fingerprint: str
 
     def __str__(self) -> str:
-        return f"names {', '.join(sorted(self.names)) or 'none'}; SHA-256 {self.fingerprint}"
+        return f"names {', '.join(map(ascii, sorted(self.names))) or 'none'}; SHA-256 {self.fingerprint}"
 
 
 class CertificateTable:

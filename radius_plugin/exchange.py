@@ -54,6 +54,7 @@ _ACCOUNTING = Purpose.ACCOUNTING
 _ALWAYS = SignReplies.ALWAYS
 _AUTO = RequireSignature.AUTO
 _UNKNOWN_CHALLENGE = Unasked.UNKNOWN_CHALLENGE
+_BAD_ENCODING = Unasked.BAD_ENCODING
 _UNAVAILABLE = Outcome.UNAVAILABLE
 
 log = logging.getLogger(__name__)
@@ -167,6 +168,7 @@ class Exchange:
         self._places_of: dict[str, int] = {}
         self._dropped: dict[Dropped, int] = {}
         self._dropped_more = 0
+        self._unreadable: dict[str, int] = {}
         self._strangers: set[str] = set()
         self._strangers_packets = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -353,10 +355,14 @@ class Exchange:
                 event_id=self._new_event_id(),
             )  # fmt: skip
         except RequestRefused as err:
+            if err.why is _BAD_ENCODING:
+                self._doubt_secret(work)
             answer = refused(err.why, work.packet.first(Type.EAP_MESSAGE))
             self._log(work, answer, err.user_name)
             self._keep_and_send(work, datagram, answer)
             return None
+        if not packet.message_authenticator_at and login.attempt.typed and not _is_text(login.attempt.typed.reveal()):
+            self._doubt_secret(work)
         work.entry = self._duplicates.begin(work.key, datagram, work)
         work.until = work.started + self._now.settings.decision_s
         self._deadlines[work] = None
@@ -633,6 +639,14 @@ class Exchange:
         client.count(f"dropped_{why}")
         self._note_drop(why, client.settings.name)
 
+    def _doubt_secret(self, work: _Work) -> None:
+        """What another secret hides comes out as noise; a signature would have shown it."""
+        if not work.packet.message_authenticator_at and Type.USER_PASSWORD in work.packet:
+            name = work.client.settings.name
+            work.client.count("unreadable_password")
+            if name in self._unreadable or len(self._unreadable) < _MOST_KINDS:
+                self._unreadable[name] = self._unreadable.get(name, 0) + 1
+
     def _note_drop(self, why: str, who: str) -> None:
         one = Dropped(why, who)
         if one in self._dropped or len(self._dropped) < _MOST_KINDS:
@@ -647,6 +661,9 @@ class Exchange:
         if self._dropped_more:
             log.warning("dropped %d packets more, of other clients or for other reasons", self._dropped_more)
             self._dropped_more = 0
+        unreadable, self._unreadable = self._unreadable, {}
+        for name, times in unreadable.items():
+            log.warning("%d requests of client %s whose passwords are no text: is its secret wrong?", times, name)
         if self._strangers_packets:
             # A line of their own: those who can invent addresses must not use up what may be said of clients.
             shown = ", ".join(sorted(self._strangers))

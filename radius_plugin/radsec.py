@@ -7,12 +7,14 @@ identifier space and duplicates of its own. Requests of one connection are under
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import itertools
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from mfa_core.errors import ConfigurationError
@@ -25,7 +27,17 @@ from radius_plugin.wire import PACKET_MAX, Malformed, packet_length
 BACKLOG = 256
 MAX_UNSENT = 256 * 1024
 """Octets of answers that a client may leave unread before it is hung up on."""
+MAX_ARRIVING = 256
+"""Handshakes under way at once: whoever begins one has shown nothing yet."""
+MAX_ARRIVING_FROM_ONE = 16
+"""Of these, from one IPv4 address, or from one /64 of IPv6."""
+ACCEPT_AT_ONCE = 16
+BREATHER_S = 1.0
+"""How long no connection is taken when the process has no descriptors left."""
+SHUTDOWN_S = 2.0
+"""How long a client that is hung up on may take to say goodbye."""
 _BOTH = frozenset(Purpose)
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 log = logging.getLogger(__name__)
@@ -88,14 +100,23 @@ def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
 
 
 class RadSecServer:
-    """The TLS listeners and their connections."""
+    """The TLS listeners and their connections. ``clock`` is Unix seconds, for the dates of certificates."""
 
-    def __init__(self, exchange: Exchange, settings: RadiusDoorSettings, sockets: Sequence[socket.socket]) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        settings: RadiusDoorSettings,
+        sockets: Sequence[socket.socket],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.exchange = exchange
         self.settings = settings
+        self.clock = clock
         self._sockets = list(sockets)
-        self._servers: list[asyncio.Server] = []
-        self._contexts: list[ssl.SSLContext] = []
+        self._context: ssl.SSLContext | None = None
+        self._arriving: dict[asyncio.Task[None], Hashable] = {}
+        self._listening = False
         self.connections: set[_Connection] = set()
         self.numbers = itertools.count()
 
@@ -103,15 +124,11 @@ class RadSecServer:
         """Begin to listen. Raises: ConfigurationError, when a certificate file cannot be used."""
         if self.settings.tls is None:
             raise ConfigurationError("doors.radius: a tls:// address and no certificate", cure="add a section tls")
-        context = tls_context(self.settings.tls)
+        self._context = tls_context(self.settings.tls)
+        self._listening = True
         for opened in self._sockets:
-            self._servers.append(
-                await asyncio.get_running_loop().create_server(
-                    lambda: _Connection(self), sock=opened, ssl=context, backlog=BACKLOG,
-                    ssl_handshake_timeout=self.settings.tls_handshake_s,
-                )
-            )  # fmt: skip
-        self._contexts.append(context)
+            opened.listen(BACKLOG)
+            self._listen_to(opened)
 
     def reload(self, settings: RadiusDoorSettings) -> None:
         """Take over limits and certificates: connections that are there stay, as far as their client does.
@@ -119,17 +136,19 @@ class RadSecServer:
         Raises: ConfigurationError, when a certificate file cannot be used; the old ones hold then.
         """
         if settings.tls is not None:
-            tls_context(settings.tls)  # what cannot be used is found before anything is changed
-            for context in self._contexts:
-                context.load_cert_chain(settings.tls.certificate_file, settings.tls.key_file)
-                context.load_verify_locations(cafile=settings.tls.client_ca_file)
-                context.minimum_version = _VERSIONS[settings.tls.minimum_version]
+            # A new one: an authority that is no longer named would stay in the old one.
+            self._context = tls_context(settings.tls)
         self.settings = settings
 
     def stop(self) -> None:
         """Take no more connections, and read no more from those that are there."""
-        for server in self._servers:
-            server.close()
+        self._listening = False
+        loop = asyncio.get_running_loop()
+        for opened in self._sockets:
+            loop.remove_reader(opened.fileno())
+            opened.close()
+        for task in self._arriving:
+            task.cancel()
         for connection in self.connections:
             connection.read_no_more()
 
@@ -137,6 +156,69 @@ class RadSecServer:
         """Hang up."""
         for connection in list(self.connections):
             connection.hang_up()
+
+    def count(self, event: str) -> None:
+        """Count an event of somebody who is no client yet."""
+        self.exchange.counts[event] = self.exchange.counts.get(event, 0) + 1
+
+    def has_room_for(self, name: str) -> bool:
+        """Whether a client may have one connection more: half of all is for one of them, the rest for the others."""
+        if len(self.connections) >= self.settings.max_tls_connections:
+            return False
+        if len(self.settings.tls_clients) < 2:
+            return True
+        own = sum(connection.client_name == name for connection in self.connections)
+        return own < max(1, self.settings.max_tls_connections // 2)
+
+    def _listen_to(self, opened: socket.socket) -> None:
+        if self._listening:
+            asyncio.get_running_loop().add_reader(opened.fileno(), self._accept, opened)
+
+    def _accept(self, opened: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(ACCEPT_AT_ONCE):
+            try:
+                connection, peer = opened.accept()
+            except BlockingIOError:
+                return
+            except OSError as err:
+                if err.errno in _EXHAUSTED:
+                    log.error("no TLS connection can be taken: %s", err)
+                    loop.remove_reader(opened.fileno())
+                    loop.call_later(BREATHER_S, self._listen_to, opened)
+                return  # else: it was gone before it was taken
+            connection.setblocking(False)
+            origin = _origin(peer[0])
+            same = sum(one == origin for one in self._arriving.values())
+            if len(self._arriving) >= MAX_ARRIVING or same >= MAX_ARRIVING_FROM_ONE:
+                connection.close()
+                self.count("tls_too_many_handshakes")
+                continue
+            task = loop.create_task(self._secure(connection, peer[0]))
+            self._arriving[task] = origin
+            task.add_done_callback(self._arriving.pop)
+
+    async def _secure(self, connection: socket.socket, address: str) -> None:
+        """One handshake. Nobody is let in by anything that goes wrong here."""
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: _Connection(self), connection, ssl=self._context,
+                ssl_handshake_timeout=self.settings.tls_handshake_s, ssl_shutdown_timeout=SHUTDOWN_S,
+            )  # fmt: skip
+        except OSError as err:  # ssl.SSLError and TimeoutError are
+            connection.close()
+            self.count("tls_handshake_failed")
+            log.warning("no TLS connection with %s: %s", address, getattr(err, "verify_message", None) or err)
+        except BaseException:
+            connection.close()
+            raise
+
+
+def _origin(address: str) -> Hashable:
+    """What handshakes are counted under."""
+    if ":" not in address:
+        return address
+    return socket.inet_pton(socket.AF_INET6, address.partition("%")[0])[:8]
 
 
 class _Connection(asyncio.Protocol):
@@ -149,9 +231,12 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._identity: PeerIdentity | None = None
         self._address = ""
-        self._asked: dict[int, float] = {}
+        self._peer: tuple[Any, ...] = ()
+        self._asked: set[Hashable] = set()
         self._idle: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
+        self._good_until = 0.0
+        self.client_name = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Find out who it is: only here, so that a reload holds for connections that are there."""
@@ -159,16 +244,23 @@ class _Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]) if peer else ""
+        self._peer = ("tls", self._number, self._address)
         server = self._server
-        if len(server.connections) >= server.settings.max_tls_connections:
-            self._refuse("too many TLS connections")
-            return
         secured = transport.get_extra_info("ssl_object")
-        self._identity = identity_of(secured.getpeercert() or {}, secured.getpeercert(binary_form=True) or b"")
-        server.connections.add(self)
-        if self._client() is None:
+        certificate = secured.getpeercert() or {}
+        self._identity = identity_of(certificate, secured.getpeercert(binary_form=True) or b"")
+        # Asked here as well: a session that is taken up again shows its certificate without verifying it.
+        self._good_until = ssl.cert_time_to_seconds(certificate["notAfter"]) if "notAfter" in certificate else 0.0
+        client = self._client()
+        if client is None:
             self._refuse(f"no client has this certificate ({self._identity})")
             return
+        if not server.has_room_for(client.settings.name):
+            client.count("tls_too_many_connections")
+            self._refuse(f"too many TLS connections, of client {client.settings.name} or of all")
+            return
+        self.client_name = client.settings.name
+        server.connections.add(self)
         transport.set_write_buffer_limits(high=MAX_UNSENT)  # type: ignore[attr-defined]
         self._heard_at = asyncio.get_running_loop().time()
         self._watch_idle()
@@ -187,8 +279,10 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take the packets out of the stream. A stream that is no RADIUS cannot be followed, and ends here."""
         buffer, client = self._buffer, self._client()
-        if client is None or self._transport is None:
-            self._refuse("its client is no longer in the configuration")
+        if self._transport is None:
+            return
+        if client is None:
+            self._refuse("its client is no longer in the configuration, or its certificate has expired")
             return
         self._heard_at = asyncio.get_running_loop().time()
         buffer += data
@@ -196,7 +290,7 @@ class _Connection(asyncio.Protocol):
         try:
             while len(buffer) - at >= 4:
                 length = packet_length(bytes(buffer[at : at + 4]))
-                if len(buffer) - at < length:
+                if len(buffer) - at < length or self._transport is None:
                     break
                 self._take(client, bytes(buffer[at : at + length]))
                 at += length
@@ -209,32 +303,35 @@ class _Connection(asyncio.Protocol):
             self._refuse("more than a packet without its end")
 
     def _take(self, client: Client, packet: bytes) -> None:
-        settings, now = self._server.settings, asyncio.get_running_loop().time()
-        if len(self._asked) >= settings.max_requests_per_connection and packet[1] not in self._asked:
-            # What was never answered is over by then.
-            gone = now - settings.decision_s - client.settings.wait_s
-            self._asked = {number: at for number, at in self._asked.items() if at > gone}
-            if len(self._asked) >= settings.max_requests_per_connection:
+        exchange = self._server.exchange
+        key = (*self._peer, packet[0], packet[1])
+        most = self._server.settings.max_requests_per_connection
+        if len(self._asked) >= most and key not in self._asked:
+            # Some may have ended without an answer.
+            self._asked = {one for one in self._asked if exchange.is_under_way(one)}
+            if len(self._asked) >= most:
                 client.count("dropped_too_many_on_connection")
                 return
-        self._asked[packet[1]] = now
         try:
-            self._server.exchange.receive_from(
-                client, packet, ("tls", self._number, self._address), self._send, packet[1], _BOTH, self._address,
-                protected=True,
-            )  # fmt: skip
+            exchange.receive_from(
+                client, packet, self._peer, self._send, key, _BOTH, self._address, protected=True
+            )
         except Exception:
             # A bug is one packet's trouble, not that of everybody behind this client.
             log.exception("a packet of client %s could not be handled", client.settings.name)
             client.count("dropped_internal")
+        if exchange.is_under_way(key):
+            self._asked.add(key)
 
     def _send(self, octets: bytes, to: Any) -> None:
-        self._asked.pop(to, None)
+        self._asked.discard(to)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(octets)
 
     def _client(self) -> Client | None:
-        return None if self._identity is None else self._server.exchange.client_with(self._identity)
+        if self._identity is None or self._server.clock() >= self._good_until:
+            return None
+        return self._server.exchange.client_with(self._identity)
 
     def _watch_idle(self) -> None:
         loop = asyncio.get_running_loop()
