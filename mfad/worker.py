@@ -23,8 +23,7 @@ from mfa_runtime.state_lock import StateLock
 from mfa_runtime.store.database import restrict_file_mode
 from mfad.build import Parts, build
 from radius_plugin.door import RadiusDoor, Sockets
-from radius_plugin.server import ANY
-from radius_plugin.settings import RadiusDoorSettings, Transport
+from radius_plugin.settings import Listen, Purpose, Transport
 
 TELL_EVERY_S = 1.0
 _PR_SET_PDEATHSIG = 1
@@ -34,32 +33,59 @@ log = logging.getLogger("mfad.worker")
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """What the daemon handed down: the pipe to it, and the sockets in the order of ``Sockets.open``."""
+    """What the daemon handed down: the pipe to it, and the sockets with what each is for.
+
+    The configuration is not asked: it may have other addresses by the time that a worker is started again.
+    """
 
     pipe: int
-    descriptors: tuple[int, ...]
+    udp: tuple[tuple[Purpose, int], ...]
+    tls: tuple[int, ...]
+
+    @classmethod
+    def of(cls, pipe: int, sockets: Sockets) -> Inherited:
+        """What a worker gets."""
+        udp = tuple((listen.purpose, opened.fileno()) for listen, opened in sockets.udp)
+        return cls(pipe, udp, tuple(opened.fileno() for opened in sockets.tls))
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All of them, to be passed on."""
+        return (self.pipe, *(number for _, number in self.udp), *self.tls)
+
+    def written(self) -> str:
+        """For the command line."""
+        udp = [f"{purpose}:{number}" for purpose, number in self.udp]
+        return ",".join([str(self.pipe), *udp, *(f"{_TLS}:{number}" for number in self.tls)])
 
     @classmethod
     def read(cls, text: str) -> Inherited:
         """Take apart what stands on the command line. Raises: ConfigurationError."""
         try:
-            pipe, *descriptors = (int(part) for part in text.split(","))
+            pipe, *rest = text.split(",")
+            parts = [(kind, int(number)) for kind, _, number in (one.partition(":") for one in rest)]
+            udp = tuple((Purpose(kind), number) for kind, number in parts if kind != _TLS)
+            return cls(int(pipe), udp, tuple(number for kind, number in parts if kind == _TLS))
         except ValueError:
             raise ConfigurationError("--worker is for mfad itself", cure="set doors.radius.workers instead") from None
-        return cls(pipe, tuple(descriptors))
 
-    def sockets(self, settings: RadiusDoorSettings) -> Sockets:
-        """The sockets, each with the address that it is for.
+    def sockets(self) -> Sockets:
+        """The sockets, each with the address that it is for."""
+        udp: list[tuple[Listen, socket.socket]] = []
+        for purpose, number in self.udp:
+            opened = _opened(number)
+            host, port = opened.getsockname()[:2]
+            udp.append((Listen(host, port, Transport.UDP, purpose), opened))
+        return Sockets(udp, [_opened(number) for number in self.tls])
 
-        Raises: ConfigurationError, when the configuration has changed since they were opened.
-        """
-        udp = [one for one in settings.listen if one.transport is Transport.UDP for _ in range(2 if one.host == ANY else 1)]
-        if len(self.descriptors) < len(udp):
-            raise ConfigurationError("doors.radius.listen has changed", cure="restart mfad")
-        opened = [socket.socket(fileno=number) for number in self.descriptors]
-        for one in opened:
-            one.setblocking(False)
-        return Sockets(list(zip(udp, opened, strict=False)), opened[len(udp) :])
+
+_TLS = "tls"
+
+
+def _opened(number: int) -> socket.socket:
+    opened = socket.socket(fileno=number)
+    opened.setblocking(False)
+    return opened
 
 
 async def serve_worker(config: Config, load: Callable[[], Config], inherited: Inherited) -> None:
@@ -80,7 +106,7 @@ async def serve_worker(config: Config, load: Callable[[], Config], inherited: In
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # a terminal sends it to the daemon too, which tells us
         loop.add_signal_handler(signal.SIGHUP, _reload, parts, load)
         parts.gate.start()
-        await parts.radius.start(inherited.sockets(parts.radius.settings))
+        await parts.radius.start(inherited.sockets())
         gc.collect()
         gc.freeze()
         tell = loop.create_task(_tell(parts.radius, inherited.pipe, stop))
@@ -98,9 +124,12 @@ async def serve_worker(config: Config, load: Callable[[], Config], inherited: In
 
 def _reload(parts: Parts, load: Callable[[], Config]) -> None:
     try:
-        parts.reload(load())
+        config = load()
+        parts.reload(config)
     except MfaError as err:
         log.error("the configuration was not reloaded, the previous one holds: %s; %s", err, err.cure)
+    else:
+        logging.getLogger().setLevel(config.log_level.value.upper())
 
 
 class _Pipe(asyncio.BaseProtocol):

@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mfa_core.errors import ConfigurationError
+from mfad.worker import Inherited
 from radius_plugin.door import Counters, Sockets
 
 READY_S = 60.0
 """How long a worker may take to open the store and listen."""
 STOP_S = 10.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+CANNOT_START = -1
 STEADY_S = 60.0
 """A worker that ran so long is started again at once when it dies."""
 MAX_LINE = 1 << 20
@@ -46,6 +48,7 @@ class Workers:
         self._config_file = config_file
         self._workers = [_Worker(number, one) for number, one in enumerate(sockets)]
         self._keepers: list[asyncio.Task[None]] = []
+        self._ended_early: asyncio.Future[int] | None = None
         self._stopping = False
 
     async def start(self) -> None:
@@ -53,15 +56,18 @@ class Workers:
 
         Raises: ConfigurationError, when one of them does not; all are stopped then.
         """
-        self._keepers = [asyncio.get_running_loop().create_task(self._keep(worker)) for worker in self._workers]
-        try:
-            async with asyncio.timeout(READY_S):
-                await asyncio.gather(*(worker.ready.wait() for worker in self._workers))
-        except TimeoutError:
-            await self.stop()
-            raise ConfigurationError(
-                f"a RADIUS worker was not ready within {READY_S:.0f} s", cure="see what it said above"
-            ) from None
+        loop = asyncio.get_running_loop()
+        self._ended_early = ended = loop.create_future()
+        self._keepers = [loop.create_task(self._keep(worker)) for worker in self._workers]
+        ready = asyncio.gather(*(worker.ready.wait() for worker in self._workers))
+        await asyncio.wait({ready, ended}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
+        self._ended_early = None
+        if ready.done():
+            return
+        ready.cancel()
+        await self.stop()
+        what = f"ended with {ended.result()}" if ended.done() else f"was not ready within {READY_S:.0f} s"
+        raise ConfigurationError(f"a RADIUS worker {what}", cure="see what it said above")
 
     def reload(self) -> None:
         """Let every worker read the configuration again; the caller has found it good."""
@@ -89,8 +95,16 @@ class Workers:
         loop = asyncio.get_running_loop()
         while not self._stopping:
             began = loop.time()
-            code = await self._run(worker)
+            try:
+                code = await self._run(worker)
+            except OSError as err:  # no process or no pipe to be had: as one that has died
+                log.error("RADIUS worker %d cannot be started: %s", worker.number, err)
+                code = CANNOT_START
             if self._stopping:
+                return
+            if self._ended_early is not None and not worker.ready.is_set():
+                if not self._ended_early.done():
+                    self._ended_early.set_result(code)
                 return
             log.error("RADIUS worker %d ended with %d; it is started again", worker.number, code)
             if loop.time() - began > STEADY_S:
@@ -99,16 +113,20 @@ class Workers:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     async def _run(self, worker: _Worker) -> int:
-        descriptors = [opened.fileno() for _, opened in worker.sockets.udp] + [opened.fileno() for opened in worker.sockets.tls]
         reading, writing = os.pipe()
+        inherited = Inherited.of(writing, worker.sockets)
         try:
             worker.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "mfad", "--config", os.fspath(self._config_file),
-                "--worker", ",".join(map(str, (writing, *descriptors))),
-                stdin=DEVNULL, pass_fds=(writing, *descriptors),
+                sys.executable, "-m", "mfad", "--config", os.fspath(self._config_file), "--worker", inherited.written(),
+                stdin=DEVNULL, pass_fds=inherited.descriptors,
             )  # fmt: skip
+        except BaseException:
+            os.close(reading)
+            raise
         finally:
             os.close(writing)
+        if self._stopping:  # it came to be while all others were told
+            _send(worker, signal.SIGTERM)
         try:
             await self._listen_to(worker, reading)
             return await worker.process.wait()
