@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from typing import Any
 
 import uvloop
 
@@ -261,6 +262,34 @@ def together_rate(here: Stage, cores: Sequence[int], now: float, codes: Callable
         one.start()
         theirs.close()
         members.append((one, ours))
+    return count / _race(members)
+
+
+def compute(pipe: Connection, core: int) -> None:
+    """A process that shares nothing: what two cores give here at this moment."""
+    os.sched_setaffinity(0, {core})
+    pipe.send("ready")
+    pipe.recv()
+    for _ in range(200):
+        unit_us()
+    pipe.send(None)
+
+
+def computed_rate(cores: Sequence[int]) -> float:
+    """Pieces of Python a second of so many processes."""
+    context = multiprocessing.get_context("fork")
+    members = []
+    for core in cores:
+        ours, theirs = context.Pipe()
+        one = context.Process(target=compute, args=(theirs, core))
+        one.start()
+        theirs.close()
+        members.append((one, ours))
+    return 200 * len(cores) / _race(members)
+
+
+def _race(members: Sequence[tuple[Any, Connection]]) -> float:
+    """Start all at once, wait for all; seconds."""
     for _, pipe in members:
         pipe.recv()
     started = time.perf_counter()
@@ -271,25 +300,30 @@ def together_rate(here: Stage, cores: Sequence[int], now: float, codes: Callable
     took = time.perf_counter() - started
     for one, _ in members:
         one.join()
-    return count / took
+    return took
 
 
 def scale(here: Stage, rounds: int, now: float, users: int, together: int, count: int) -> None:
-    """Print how many times as fast two processes are as one, in turn."""
+    """Print how many times as fast two processes are as one, in turn, and what two that share nothing reach."""
     rest = shuffled(here, now, users)
 
     def codes() -> Codes:
         return [one for one, _ in zip(rest, range(count), strict=False)]
 
     cores = sorted(os.sched_getaffinity(0))[:2]
-    pairs = []
+    found = []
     for _ in range(rounds):
         one = together_rate(here, cores[:1], now, codes, together)
         two = together_rate(here, cores, now, codes, together)
         here.store.checkpoint()
-        pairs.append((one, two))
-        print(f"  {together} waiting: one process {one:8,.0f}/s   two {two:8,.0f}/s   {two / one:5.2f}x", flush=True)
-    print(f"  median {statistics.median(two / one for one, two in pairs):5.2f}x")
+        alone = computed_rate(cores) / computed_rate(cores[:1])
+        found.append((two / one, alone))
+        print(
+            f"  {together} waiting: one process {one:8,.0f}/s   two {two:8,.0f}/s   {two / one:5.2f}x   "
+            f"(two that share nothing: {alone:5.2f}x)",
+            flush=True,
+        )
+    print(f"  median {statistics.median(x for x, _ in found):5.2f}x   of {statistics.median(y for _, y in found):5.2f}x")
 
 
 def main() -> int:

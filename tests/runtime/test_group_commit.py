@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -199,6 +199,108 @@ def test_too_few_results_refuse_the_whole_batch(caplog: pytest.LogCaptureFixture
 
     assert [type(one) for one in asyncio.run(run())] == [RuntimeError, RuntimeError]
     assert "2 jobs got 1 results" in caplog.text
+
+
+class Flush:
+    """Settles when it is let go, and can fail."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.calls = 0
+        self.error: Exception | None = None
+
+    def __call__(self) -> None:
+        self.calls += 1
+        assert self.go.wait(10)
+        if self.error is not None:
+            raise self.error
+
+
+async def settling(work: Work, flush: Flush) -> GroupCommit[int, int]:
+    writer = GroupCommit(work.process, capacity=10_000, idle=work.rest, settle=flush)
+    writer.start()
+    return writer
+
+
+async def until(what: Callable[[], bool]) -> None:
+    """Wait for it, not for ever."""
+    async with asyncio.timeout(10):
+        while not what():  # noqa: ASYNC110  what is waited for happens in another thread
+            await asyncio.sleep(0.001)
+
+
+def test_the_next_batch_is_processed_while_the_last_one_is_settled() -> None:
+    """And nobody hears of either before the disk has answered."""
+
+    async def run() -> None:
+        work, flush, seen = Work(), Flush(), list[object]()
+        writer = await settling(work, flush)
+        work.go.clear()
+        writer.submit_to(1, seen.append)
+        await asyncio.sleep(0.01)
+        writer.submit_to(2, seen.append)
+        work.go.set()
+        await until(lambda: work.batches == [[1], [2]])
+        assert seen == []
+        assert writer.waiting == 2
+        flush.go.set()
+        await until(lambda: not writer.waiting)
+        assert sorted(seen, key=str) == [2, 4]
+        await writer.stop()
+
+    asyncio.run(run())
+
+
+def test_what_settling_raises_is_the_answer() -> None:
+    """A disk that refuses: none of the batches it was asked for is told its result. The next ones are asked for anew."""
+
+    async def run() -> None:
+        work, flush, seen = Work(), Flush(), list[object]()
+        writer = await settling(work, flush)
+        flush.error = RuntimeError("the disk")
+        flush.go.set()
+        with pytest.raises(RuntimeError, match="the disk"):
+            await writer.submit(1)
+        for n in range(2, 1_000):
+            writer.submit_to(n, seen.append)
+        await until(lambda: not writer.waiting)
+        assert len(seen) == 998
+        assert all(isinstance(one, RuntimeError) for one in seen)
+        flush.error = None
+        assert await writer.submit(3) == 6
+        await writer.stop()
+
+    asyncio.run(run())
+
+
+def test_a_batch_that_broke_is_not_settled() -> None:
+    """There is nothing to wait for."""
+
+    async def run() -> int:
+        work, flush = Work(), Flush()
+        writer = await settling(work, flush)
+        with pytest.raises(RuntimeError, match="thirteen"):
+            await writer.submit(13)
+        await writer.stop()
+        return flush.calls
+
+    assert asyncio.run(run()) == 0
+
+
+def test_stopping_waits_for_the_disk() -> None:
+    """Several batches on their way, each answered."""
+
+    async def run() -> list[object]:
+        work, flush, seen = Work(), Flush(), list[object]()
+        writer = await settling(work, flush)
+        for n in range(100, 1_100):
+            writer.submit_to(n, seen.append)
+        await asyncio.sleep(0.01)
+        asyncio.get_running_loop().call_later(0.02, flush.go.set)
+        await writer.stop()
+        return seen
+
+    assert sorted(asyncio.run(run()), key=int) == [2 * n for n in range(100, 1_100)]  # type: ignore[call-overload]
 
 
 def test_stopping_answers_what_waits_and_rests_once_more() -> None:

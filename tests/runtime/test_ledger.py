@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event, update
+from sqlalchemy import Connection, Update, event, update
 
 from mfa_core.model import Attempt, FactorKind, Interaction
 from mfa_core.oath import step_at
@@ -21,7 +22,7 @@ from mfa_core.secret import Secret
 from mfa_core.verdict import Accepted, Challenge, Reason, Rejected, Unavailable, Unready, Verdict
 from mfa_core.verifier import Judgement, Settings, Situation, judge
 from mfa_runtime.key_file import KeyEncryptionKeys
-from mfa_runtime.ledger import UNKNOWN_NAMES, Ledger, source_key
+from mfa_runtime.ledger import FORESIGHT_BATCHES, UNKNOWN_NAMES, Entry, Ledger, source_key
 from mfa_runtime.sealing import Keyring, Place
 from mfa_runtime.store import accounts, audit_log
 from mfa_runtime.store.key_table import add_data_key, drop_data_keys
@@ -137,6 +138,144 @@ def test_another_process_between_reading_and_writing_loses_no_spend(installed: I
         snapshot.execute(users.select()).all()
         assert reasons(verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0)))) == ["accepted"]
     assert reasons(verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0)))) == ["replayed"]
+
+
+# Judged before the transaction, because another process is writing
+
+
+def before_the_next_transaction(ledger: Ledger, change: Callable[[], object]) -> None:
+    """What another process does after this ledger has judged, and before it writes."""
+    begin = ledger._session.writing
+
+    def writing(meanwhile: Callable[[], None] | None = None) -> object:
+        ledger._session.writing = begin  # type: ignore[method-assign]
+        change()
+        return begin(meanwhile)
+
+    ledger._crowded = 1
+    ledger._session.writing = writing  # type: ignore[method-assign, assignment]
+
+
+def administer(installation: Installation, statement: Update) -> None:
+    """Change a row, as mfactl would."""
+    with installation.store.writing() as connection:
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected", "judged"),
+    [
+        (lambda _: None, "accepted", 1),
+        (lambda i: verdicts(i, i.ledger(), attempt("bob", BOB.code(T0))), "accepted", 1),
+        (lambda i: verdicts(i, i.ledger(), attempt("alice", ALICE.code(T0))), "replayed", 2),
+        (lambda i: administer(i, update(users).where(users.c.name == "alice").values(locked=True)), "mismatch", 2),
+        (lambda i: administer(i, update(credentials).values(state="suspended")), "mismatch", 2),
+        (lambda i: administer(i, update(users).where(users.c.name == "alice").values(name="eve")), "mismatch", 2),
+        (lambda i: verdicts(i, i.ledger(), *[attempt("alice", "000000", source=None)] * 4), "throttled", 2),
+        (lambda i: verdicts(i, i.ledger(), carried("bob", BOB.code(T0))), "challenge_expired", 2),
+        (lambda i: i.clock.advance(1.5), "accepted", 2),
+    ],
+    ids=["nothing", "another-user", "spent", "locked", "suspended", "renamed", "throttled", "answered", "too-late"],
+)
+def test_what_changed_since_it_was_judged_is_judged_again(
+    installed: Installation, told: list[bool], change: Callable[[Installation], object], expected: str, judged: int
+) -> None:
+    """Rows that are the same give the same judgement; any other row, and the batch is judged in its transaction."""
+    ledger = installed.ledger()
+
+    def change_alone() -> None:
+        change(installed)
+        del told[1:]
+
+    before_the_next_transaction(ledger, change_alone)
+    found = verdicts(installed, ledger, carried("alice", ALICE.code(T0)))
+
+    assert reasons(found) == [expected]
+    assert len(told) == judged
+    accepts = [e for e in recorded(installed) if e["outcome"] == "accepted" and e["user"] == "alice"]
+    assert len(accepts) == (expected in {"accepted", "replayed"})
+
+
+def test_a_batch_is_judged_while_another_process_writes(installed: Installation, told: list[bool]) -> None:
+    """It waits with its judgements made, compares, and writes; so do the next ones before they are told to wait."""
+    ledger = installed.ledger()
+    holder = sqlite3.connect(installed.store.path or "", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    foresee = ledger._foresee
+
+    def foresee_and_let_go(entries: Sequence[Entry]) -> object:
+        made = foresee(entries)
+        holder.execute("COMMIT")
+        return made
+
+    ledger._foresee = foresee_and_let_go  # type: ignore[method-assign, assignment]
+    both = (attempt("alice", ALICE.code(T0)), attempt("bob", BOB.code(T0)))
+    assert reasons(verdicts(installed, ledger, *both)) == ["accepted"] * 2
+    ledger._foresee = foresee  # type: ignore[method-assign]
+    assert len(told) == 2
+    assert ledger._crowded == FORESIGHT_BATCHES
+    assert reasons(verdicts(installed, ledger, attempt("alice", ALICE.code(T0)))) == ["replayed"]
+    assert ledger._crowded == FORESIGHT_BATCHES - 1
+    holder.close()
+
+
+# Durable before it is answered
+
+
+def test_nothing_is_told_before_the_log_is_on_the_disk(installed: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One flush for all that was committed, then the sinks, then the answer."""
+    order: list[str] = []
+    flush = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (flush(fd), order.append("flushed")))
+    ledger = Ledger(
+        installed.store, keyring=installed.keyring(), reload_keyring=installed.keyring, node="n", clock=installed.clock,
+        sink=lambda _: order.append("told"),
+    )  # fmt: skip
+
+    for one in (attempt("alice", ALICE.code(T0)), attempt("bob", BOB.code(T0))):
+        ledger.commit([Entry(one, one.username, Decision("r"), Settings())])
+    assert order == []
+    ledger.settle()
+    assert order == ["flushed", "told"]
+    ledger.settle()
+    assert order == ["flushed", "told"]
+    ledger._session.close()
+
+
+def test_a_disk_that_refuses_a_flush_is_not_believed_again(installed: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel forgets what it could not write: later frames would lie behind a gap. mfad has to be started again."""
+
+    def refuse(_fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    ledger = installed.ledger()
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fdatasync", refuse)
+        assert reasons(verdicts(installed, ledger, attempt("alice", ALICE.code(T0)))) == ["cannot_record_use"]
+    assert reasons(verdicts(installed, ledger, attempt("bob", BOB.code(T0)))) == ["cannot_record_use"]
+    assert installed.sink.lines == []
+
+    assert reasons(verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0)))) == ["replayed"]
+
+
+def test_a_connection_that_does_not_wait_for_the_disk_is_nobody_elses(installed: Installation) -> None:
+    """What mfactl writes, and what the daemon writes beside its logins, is durable when its commit returns."""
+
+    def synchronous(connection: Connection) -> object:
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        return raw.execute("PRAGMA synchronous").fetchone()[0]
+
+    ledger = installed.ledger()
+    with ledger._session.writing() as connection:
+        assert synchronous(connection) == 1
+    ledger._session.close()
+    for _ in range(10):
+        with installed.store.writing() as connection:
+            assert synchronous(connection) == 2
+    with ledger._asking.reading() as connection:
+        assert synchronous(connection) == 2
+    ledger._asking.close()
 
 
 # Challenges that a client carries
