@@ -13,6 +13,7 @@ from mfactl.doctor.installation import check_clock, check_key, check_sockets, ch
 from mfactl.doctor.pam_files import MODULE, check_pam_files, check_sshd
 from mfactl.doctor.primaries import check_primaries
 from mfactl.doctor.radius_door import check_radius
+from mfactl.doctor.radius_listeners import check_listeners
 from mfactl.exit_codes import ExitCode
 from mfactl.options import Json
 from mfactl.output import counted, printable, say, say_json
@@ -52,6 +53,7 @@ def _findings(context: typer.Context) -> Iterator[Finding]:
     yield from check_clock()
     yield from check_sockets(config)
     yield from check_radius(config)
+    yield from check_listeners(config)
     files = _pam_files()
     yield from check_primaries(config, pam_files=files)
     if config.doors.pam is not None:

@@ -78,7 +78,7 @@ def check_clock() -> Iterator[Finding]:
     if time.time() < BEGINNING_OF_TIME:
         yield Finding(Weight.PROBLEM, "clock", "the clock was never set", "set it: `timedatectl set-ntp true`")
         return
-    answer = _output("timedatectl", "show", "--property=NTPSynchronized", "--value")
+    answer = output_of("timedatectl", "show", "--property=NTPSynchronized", "--value")
     if answer is None:
         yield Finding(Weight.UNKNOWN, "clock", "nobody here says whether the clock is synchronised", "look at chronyc or ntpq")
     elif answer.strip() == "yes":
@@ -137,7 +137,7 @@ def answers(path: Path) -> bool:
     return True
 
 
-def _output(program: str, *arguments: str) -> str | None:
+def output_of(program: str, *arguments: str) -> str | None:
     """What a program of the system prints, or None when it is not there or fails."""
     found = shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin")
     if found is None:
@@ -168,7 +168,7 @@ def _complaint(program: str, *arguments: str) -> str:
 
 def sshd_settings() -> dict[str, str] | str:
     """What ``sshd -T`` says; or what it complains of, empty when it is not there or may not look."""
-    text = _output("sshd", "-T")
+    text = output_of("sshd", "-T")
     if text is None:
         return _complaint("sshd", "-t") if os.geteuid() == 0 else ""
     # The first of several lines with one key counts: sshd_config(5).
