@@ -190,7 +190,8 @@ class Verification:
         task = loop.create_task(self.decide(attempt))
         self._asked.add(task)
         task.add_done_callback(self._asked.discard)
-        task.add_done_callback(lambda decided: answer(decided.result()))
+        # Cancelled is what is under way when the daemon stops: nobody is told anything then.
+        task.add_done_callback(lambda decided: None if decided.cancelled() else answer(decided.result()))
 
     def _plain_entry(self, attempt: Attempt) -> Entry | None:
         """The entry, if nothing has to be waited for: no group, backend or hash, and no dialogue that goes on; else None."""
