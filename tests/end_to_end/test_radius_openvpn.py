@@ -101,6 +101,9 @@ def test_password_and_static_challenge_let_in_once(vpn: Vpn, person: Person, tmp
         assert client.log_in(person.name, PASSWORD, code)
     with vpn.client(tmp_path / "second") as client:
         assert not client.log_in(person.name, PASSWORD, code)
+    line = vpn.door.wait_for_login(user=person.name, outcome="accepted")
+    assert line["source"] == LAPTOP
+    assert "secret" not in vpn.door.mfad.log().partition("ready")[2]
 
 
 def test_wrong_password_and_wrong_code_are_refused(vpn: Vpn, person: Person, tmp_path: Path) -> None:
