@@ -35,6 +35,8 @@ USERS = 65_536
 SOCKETS = 8
 OUTSTANDING = 8
 """Requests under way at each socket: 64 in all, as many as a busy concentrator has."""
+_PORTS = range(20_000, 32_000)
+"""Below those that Linux gives to clients (ip_local_port_range)."""
 HIGHEST_SHARE = 0.85
 """Of its core, that the generator may use before it counts as the bottleneck."""
 ACCESS_REQUEST, STATUS_SERVER = 1, 12
@@ -224,16 +226,22 @@ def _tree(root: int) -> list[int]:
 
 
 def free_port() -> int:
-    """A UDP and TCP port of 127.0.0.1 that nobody has now."""
+    """A UDP and TCP port of 127.0.0.1 that nobody has now, and that the kernel gives to no client before it is bound."""
+    return free_ports(1)
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` such ports in a row."""
     while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            udp.bind(("127.0.0.1", 0))
-            port = int(udp.getsockname()[1])
+        first = secrets.choice(_PORTS)
+        with ExitStack() as held:
             try:
-                tcp.bind(("127.0.0.1", port))
+                for port in range(first, first + count):
+                    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                        held.enter_context(socket.socket(socket.AF_INET, kind)).bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
+            return first
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,19 +414,6 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def free_ports(count: int) -> int:
-    """The first of ``count`` UDP ports in a row that nobody has on 127.0.0.1 now."""
-    while True:
-        with ExitStack() as held:
-            first = free_port()
-            try:
-                for port in range(first, first + count):
-                    held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(("127.0.0.1", port))
-            except (OSError, OverflowError):
-                continue
-            return first
 
 
 def _listed(cpus: Sequence[int]) -> str:

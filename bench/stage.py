@@ -170,7 +170,7 @@ def daemon(
             [*BOUND, *pinned, sys.executable, "-m", "mfad", "--config", str(config)], cwd=ROOT, stderr=stderr
         )
     try:
-        while "ready" not in log.read_text(errors="replace"):
+        while "mfad: ready" not in log.read_text(errors="replace"):  # "already in use" is not what is waited for
             if process.poll() is not None:
                 raise RuntimeError(f"mfad ended with {process.returncode}")
             time.sleep(0.002)
