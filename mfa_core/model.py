@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mfa_core.secret import Secret
+from mfa_core.value import hot_value
 
 
 class Door(enum.StrEnum):
@@ -77,7 +78,7 @@ class Grammar:
 SEPARATE = Grammar()
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Attempt:
     """One request to be let in, as a door saw it.
 
@@ -159,7 +160,7 @@ class Requirement(enum.StrEnum):
     EXEMPT = "exempt"
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Credential:
     """An OATH credential, unsealed for the length of one decision.
 
@@ -197,7 +198,7 @@ class Credential:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class User:
     """A user the store knows. ``grace_until`` is Unix seconds, 0 when no grace was granted."""
 

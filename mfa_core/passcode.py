@@ -23,10 +23,10 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 
 from mfa_core.errors import InvalidInput
 from mfa_core.secret import Secret
+from mfa_core.value import hot_value
 
 MAX_TYPED_BYTES = 128
 """More than this is no code; the longest one, with a separator after every character, has 47."""
@@ -85,7 +85,7 @@ class PasscodeKind(enum.StrEnum):
     """No code of any kind."""
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Passcode:
     """A typed code in its one spelling.
 

@@ -15,6 +15,7 @@ from typing import assert_never
 from mfa_core.model import Grammar, SplitMode
 from mfa_core.passcode import Passcode, PasscodeKind, read_passcode
 from mfa_core.secret import Secret
+from mfa_core.value import hot_value
 
 MAX_CANDIDATES = 2
 """Each reading costs a verification, and a guesser one more chance."""
@@ -49,7 +50,7 @@ class CodeFormats:
     letters: frozenset[PasscodeKind] = LETTER_KINDS
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Split:
     """One reading. ``password`` is empty where the grammar says that nothing but a code was typed."""
 

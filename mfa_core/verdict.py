@@ -10,6 +10,7 @@ import enum
 from dataclasses import dataclass, field
 
 from mfa_core.secret import Secret
+from mfa_core.value import hot_value
 
 
 class Reason(enum.StrEnum):
@@ -98,7 +99,7 @@ class Prompt:
     notices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Accepted:
     """The second factor was verified and its use is durably recorded.
 

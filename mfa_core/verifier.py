@@ -42,6 +42,7 @@ from mfa_core.throttle import (
     standing,
     succeed,
 )
+from mfa_core.value import hot_value
 from mfa_core.verdict import (
     Accepted,
     Challenge,
@@ -134,7 +135,7 @@ _USER_EXEMPT = Requirement.EXEMPT
 _REQUIRED = Requirement.REQUIRED
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Situation:
     """All that the judgement of one attempt depends on. ``user`` is None when the store does not know the name.
 
@@ -157,7 +158,7 @@ class Situation:
     challenge_spent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Judgement:
     """A verdict, the event that tells of it, and what must be written before it leaves.
 
@@ -440,7 +441,7 @@ def _is_repeat(situation: Situation, rules: ThrottleRules) -> bool:
     return bool(situation.tag) and used.last_tag == situation.tag and 0 <= now - used.last_failure_at < REPEAT_WINDOW_S
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class _Good:
     factor: FactorKind
     label: str

@@ -9,15 +9,15 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
-import ipaddress
 import re
+import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
 from mfa_core.errors import MfaError
 from mfa_core.model import Attempt, Door, FirstFactor, Grammar, Interaction, SplitMode
 from mfa_core.secret import Secret
+from mfa_core.value import hot_value
 from radius_plugin.authenticators import BadCredential, SharedSecret, chap_in
 from radius_plugin.settings import AttributeName, ClientSettings, EmptyPassword, Mode, Split
 from radius_plugin.state import Carried, StateRefused, StateSeal, Why
@@ -30,6 +30,8 @@ _STATIC_CHALLENGE = re.compile(rb"SCRV1:([A-Za-z0-9+/=]*):([A-Za-z0-9+/=]*)").fu
 _BETWEEN = "\0"
 """Parts the two texts of a static challenge: no password holds a NUL."""
 _UTF8 = "utf-8"
+_MAPPED = bytes(10) + b"\xff\xff"
+"""An IPv4 address inside an IPv6 one (RFC 4291 section 2.5.5.2)."""
 _ONLY_A_CODE = Grammar(SplitMode.OTP_ONLY)
 
 
@@ -75,7 +77,7 @@ class RequestRefused(MfaError):
         self.user_name = user_name
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Login:
     """A question for the gate, and what has to be known when its verdict becomes a packet."""
 
@@ -142,7 +144,7 @@ def _carried(
         raise RequestRefused(why, user_name) from None
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class _Credential:
     """What was typed, and how it is to be read. ``holds_password``: a password may stand in it."""
 
@@ -264,14 +266,16 @@ def source_of(packet: Packet, attribute: AttributeName) -> str | None:
     return _address(value) if value else None
 
 
-@lru_cache(maxsize=4096)  # reading an address takes longer than the rest of the packet
 def _address(value: bytes) -> str | None:
+    # The C library's functions: `ipaddress` takes longer than the rest of the packet.
     try:
-        address = ipaddress.ip_address(value.decode("ascii").partition("%")[0])
-    except ValueError:
+        text = value.decode("ascii").partition("%")[0]
+        if ":" not in text:
+            return socket.inet_ntop(socket.AF_INET, socket.inet_pton(socket.AF_INET, text))
+        packed = socket.inet_pton(socket.AF_INET6, text)
+    except (ValueError, OSError):
         if len(value) not in (4, 16) or (value.isascii() and value.decode("ascii").isprintable()):
             return None
-        address = ipaddress.ip_address(value)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(address)
+        packed = value
+    packed = packed.removeprefix(_MAPPED)
+    return socket.inet_ntop(socket.AF_INET6 if len(packed) == 16 else socket.AF_INET, packed)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import assert_never
 
 from mfa_core import texts
 from mfa_core.model import FirstFactor
+from mfa_core.value import hot_value
 from mfa_core.verdict import Accepted, Challenge, Exempt, Pending, Reason, Rejected, Unavailable, Unready, Verdict
 from radius_plugin.request import Login, Unasked
 from radius_plugin.settings import ClientSettings, Refusal, ReplyRule
@@ -41,7 +41,7 @@ class Outcome(enum.StrEnum):
     TIMED_OUT = "timed_out"
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Answer:
     """What is sent. ``attributes`` are encoded; ``code`` is None for silence. ``reason`` never leaves the machine."""
 
@@ -83,7 +83,7 @@ def reply_attributes(
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Dialogue:
     """What a challenge needs. ``new_id`` names the next one, ``now`` is Unix seconds, its State is bound to ``owner``."""
 
