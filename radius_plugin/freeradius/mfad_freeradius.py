@@ -86,7 +86,7 @@ class Settings:
             raise Trouble("configuration", f"config {{ {strange[0]} }} is not known, expected {', '.join(sorted(known))}")
         self.socket = words.get("socket", "/run/mfad/radius/radius.sock")
         self.server_uids = {0, _uid(words.get("server_user", "root"))}
-        self.timeout_s = _number(words.get("timeout", "25"))
+        self.timeout_s = _number(words.get("timeout", "5"))
         refusal = words.get("on_unavailable", "silence")
         if refusal not in ("silence", "reject"):
             raise Trouble("configuration", f"config {{ on_unavailable = {refusal} }}, expected silence or reject")

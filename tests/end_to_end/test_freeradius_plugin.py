@@ -427,7 +427,7 @@ def _own(template: Mfad, own_ground: Path) -> Iterator[tuple[Mfad, Site]]:
     """An mfad and a FreeRADIUS to be broken; the module waits 2 seconds."""
     directory = own_ground
     mfad = asked_through(template, directory / "mfad")
-    site = Site(directory / "site", socket_of(mfad), changes=(("mods-available/mfad", "timeout = 25", "timeout = 2"),))
+    site = Site(directory / "site", socket_of(mfad), changes=(("mods-available/mfad", "timeout = 5", "timeout = 2"),))
     mfad.start()
     try:
         yield mfad, site.start()
