@@ -1,0 +1,94 @@
+"""What the pages about RADIUS say is what the program does: samples load; words, metrics and presets are those of the source."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mfa_runtime.config import load_config_text
+from mfactl.app import app
+from mfactl.radius import app as radius_app
+from radius_plugin import metrics
+from radius_plugin.attributes import Dictionaries
+from radius_plugin.presets import PRESETS
+from radius_plugin.request import Unasked
+from radius_plugin.results import Outcome
+from tests.end_to_end import openvpn
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(DOCS.glob("radius*.md"))
+SAMPLES = [
+    (page.name, number, text)
+    for page in PAGES
+    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL))
+]
+MAIN = (DOCS / "radius.md").read_text()
+
+
+def test_there_are_samples() -> None:
+    """Else the next test would look at nothing."""
+    assert {name for name, _, _ in SAMPLES} == {page.name for page in PAGES}
+
+
+@pytest.mark.parametrize(("page", "number", "text"), SAMPLES, ids=[f"{page}-{number}" for page, number, _ in SAMPLES])
+def test_samples_load(page: str, number: int, text: str, tmp_path: Path) -> None:
+    """And their reply attributes can be encoded."""
+    config = load_config_text(text, name=f"{page} {number}", base=tmp_path)
+    door = config.doors.radius
+    assert door is not None
+    names = Dictionaries.load()
+
+    for rule in door.reply:
+        for name, values in rule.attributes.items():
+            assert names.encode(name, values)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_links_lead_somewhere(page: Path) -> None:
+    """Of the pages here, and files of the repository that are named with their folder."""
+    text = page.read_text()
+
+    for target in re.findall(r"\]\(([a-z-]+\.md)\)", text):
+        assert (DOCS / target).exists(), target
+    for target in re.findall(r"`((?:config|tests|radius_plugin)/[a-z0-9_/.-]+)`", text):
+        assert (DOCS.parent / target).exists(), target
+
+
+def test_every_metric_and_reason_is_explained() -> None:
+    """A dashboard is made from this page."""
+    families = {one.name for one in vars(metrics).values() if isinstance(one, metrics.Family)} - {metrics.OTHER.name}
+    words = {*map(str, Unasked), *map(str, Outcome)}
+
+    assert [name for name in sorted(families) if name not in MAIN] == []
+    assert [word for word in sorted(words) if f"`{word}`" not in MAIN] == []
+
+
+def test_every_preset_is_in_the_table() -> None:
+    """And no other one."""
+    assert set(re.findall(r"^\| `([a-z_]+)` \| .*(?:documents|reports|itself)", MAIN, re.MULTILINE)) == set(PRESETS)
+
+
+def test_options_that_are_named_exist() -> None:
+    """Of `mfactl radius test`."""
+    (command,) = (one for one in radius_app.registered_commands if one.name == "test")
+    assert command.callback is not None
+    known = {"--" + name.replace("_", "-") for name in command.callback.__annotations__}
+    block = MAIN.partition("## What people type")[0]
+
+    assert set(re.findall(r"`(--[a-z-]+)", block)) - {"--check"} <= known
+    assert any(group.name == "radius" for group in app.registered_groups)
+
+
+def test_openvpn_page_has_the_lines_that_are_tried() -> None:
+    """Those of tests/end_to_end/openvpn.py, but for addresses, paths and secrets."""
+    page = (DOCS / "radius-openvpn.md").read_text()
+    source = Path(str(openvpn.__file__)).read_text().partition("class VpnServer")[2].partition("class VpnClient")[0]
+    settings = re.findall(r"^([A-Za-z-]+)=([A-Za-z0-9.-]+)$", source, re.MULTILINE)
+    fixed = re.findall(r'^ {12}"([a-z-]+(?: [a-z0-9 -]+)?)",$', source, re.MULTILINE)
+
+    assert len(settings) >= 6
+    assert {"auth-gen-token", "username-as-common-name"} <= set(fixed)
+    assert [f"{key}={value}" for key, value in settings if f"{key}={value}" not in page] == []
+    assert [line for line in fixed if f"    {line}\n" not in page] == []
