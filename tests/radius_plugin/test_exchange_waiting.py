@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mfa_core.model import FirstFactor
 from mfa_core.verdict import Exempt, Exemption, Pending, Reason, Unready
 from radius_plugin.exchange import MAX_JOINED
 from radius_plugin.settings import EmptyPassword, Refusal, ReplyRule, RequireSignature
@@ -65,9 +68,8 @@ def bench() -> Iterator[Benches]:
 def nothing_is_left(one: Bench) -> bool:
     """Whether every request is over and nothing remembers it but the answers."""
     exchange = one.exchange
-    return not (
-        exchange.under_way or exchange._deadlines or exchange._joined or exchange._places or exchange._places_of or exchange._tasks
-    )
+    left = (exchange._deadlines, exchange._joined, exchange._places, exchange._places_of, exchange._tasks)
+    return not exchange.under_way and not any(left)
 
 
 # Retransmits (rows 36 to 39)
@@ -220,8 +222,6 @@ def test_another_login_does_not_join(bench: Benches, other: bytes, is_decided: b
 
 
 def test_the_same_login_at_another_address_of_the_client_does_not_join(bench: Benches) -> None:
-    import ipaddress
-
     one = bench(replace(JOINS, network=ipaddress.ip_network("192.0.2.0/24")))
     one.hear(retry(), address="192.0.2.1")
     one.hear(retry(), address="192.0.2.2")
@@ -629,8 +629,6 @@ def test_reply_attributes_follow_groups(bench: Benches, groups: set[str], given_
     "verdict", [accepted(), Exempt(EVENT, Exemption.POLICY, "rule", user="alice")], ids=["accepted", "exempt"]
 )
 def test_where_groups_are_not_known_nobody_gets_the_attributes_of_all(bench: Benches, verdict: Any) -> None:
-    from mfa_core.model import FirstFactor
-
     one = bench(
         replace(CLIENT, on_unavailable=Refusal.REJECT, first_factor=FirstFactor.DONE), reply_rules=(STAFF, EVERYBODY)
     )
@@ -659,8 +657,6 @@ def test_a_directory_that_breaks_costs_one_request(bench: Benches, caplog: pytes
 
 
 def test_groups_that_come_after_the_deadline_are_told_to_nobody(bench: Benches) -> None:
-    import asyncio
-
     one = bench(reply_rules=(STAFF,))
     asked = login()
     one.hear(asked)
@@ -694,8 +690,6 @@ def test_drain_waits_for_the_answers_under_way(bench: Benches) -> None:
     one.hear(asked)
 
     async def drained() -> None:
-        import asyncio
-
         asyncio.get_running_loop().call_soon(one.gate.questions[0][1], accepted())
         await one.exchange.drain(60.0)
 
@@ -727,15 +721,12 @@ def test_drain_gives_up_on_what_is_never_answered(bench: Benches) -> None:
         max_size=40,
     )
 )
-def test_whatever_happens_each_request_is_answered_once_or_never_and_nothing_is_left(
-    steps: list[tuple[str, int, int]],
-) -> None:
-    """At most one answer for a request's own octets (its retransmits apart), and no more questions than logins."""
+def test_whatever_happens_answers_are_to_requests_that_came_and_nothing_is_left(steps: list[tuple[str, int, int]]) -> None:
+    """And there is never more under way than there is room for."""
     logging.disable(logging.CRITICAL)
     one = Bench(replace(JOINS, wait_s=6.0), max_in_flight=6, decision_s=8.0)
     try:
         logins: list[bytes] = []
-        answered: dict[bytes, set[bytes]] = {}
         for what, first, second in steps:
             before = len(one.sent)
             match what:
@@ -756,9 +747,7 @@ def test_whatever_happens_each_request_is_answered_once_or_never_and_nothing_is_
                 case "reload":
                     one.exchange.reload(one.settings)
             for sent in one.sent[before:]:
-                fits = [asked for asked in logins if _is_answer(sent, asked)]
-                assert fits, "every answer is to a request that came"
-                answered.setdefault(fits[0], set()).add(sent.octets)
+                assert any(_is_answer(sent, asked) for asked in logins)
             assert one.exchange.under_way <= 6
             assert one.exchange._places <= 6
         for number in range(one.asked):
