@@ -1,4 +1,4 @@
-"""What the pages about RADIUS say is what the program does: samples load; words, metrics and presets are those of the source."""
+"""What the pages about RADIUS say is what the program does: samples load; words, metrics, presets are those of the source."""
 
 from __future__ import annotations
 
