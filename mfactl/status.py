@@ -14,12 +14,15 @@ def status(context: typer.Context, json: Json = False) -> None:
     from mfa_runtime.administration.census import count
     from mfa_runtime.state_lock import StateLock
     from mfactl.doctor.installation import answers
+    from mfactl.doctor.radius_listeners import held
 
     with open_session(context) as session, session.reading() as connection:
         census = count(connection)
         config = session.config
         door = config.doors.pam
         sockets = {} if door is None else {name: answers(door.socket_dir / name) for name in ("priv.sock", "user.sock")}
+        if config.doors.radius is not None:
+            sockets |= held(config.doors.radius)
         # This command holds the lock too: whoever is left is mfad, or another mfactl.
         others = StateLock(config.state_dir).holders()
     running = all(sockets.values()) and bool(sockets)

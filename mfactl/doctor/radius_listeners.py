@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from mfa_runtime.config.listen import ListenAt
     from mfa_runtime.config.radius_door import RadiusDoor, Tls
 
-PLACE = "radius"
+SOCKET, CERTIFICATE, FREERADIUS = "socket", "tls", "radius"
+"""Where a finding belongs."""
 EXPIRES_SOON = timedelta(days=30)
 SIGNS_SINCE = (3, 2, 5)
 """The first FreeRADIUS 3 that puts Message-Authenticator first into all replies and knows limit_proxy_state (CVE-2024-3596)."""
@@ -83,9 +84,7 @@ def check_listeners(config: Config) -> Iterator[Finding]:
     door = config.doors.radius
     if door is None:
         return
-    tables = {tcp: [one for name, v in names for one in read_table(_read(PROC / "net" / name), v, tcp=tcp)]
-              for tcp, names in _TABLES.items()}  # fmt: skip
-    owners = _owners()
+    tables, owners = _tables(), _owners()
     for listen in door.listen:
         yield from _check_one(listen, tables, owners)
     yield from _check_buffer(door, owners)
@@ -95,29 +94,45 @@ def check_listeners(config: Config) -> Iterator[Finding]:
         yield from _check_freeradius(door.freeradius.socket)
 
 
+def _tables() -> dict[bool, list[Bound]]:
+    """All sockets of this host that wait for others, by whether they are TCP."""
+    return {
+        tcp: [one for name, version in names for one in read_table(_read(PROC / "net" / name), version, tcp=tcp)]
+        for tcp, names in _TABLES.items()
+    }
+
+
+def held(door: RadiusDoor) -> dict[str, bool]:
+    """Each address of the door, and whether somebody listens there: mfad, as a rule; the doctor tells who."""
+    from mfa_runtime.config.listen import Wire
+
+    tables = _tables()
+    return {str(one): bool(holders(tables[one.wire is Wire.TLS], one.host, one.port)) for one in door.listen}
+
+
 def _check_one(listen: ListenAt, tables: Mapping[bool, list[Bound]], owners: Mapping[int, Owner]) -> Iterator[Finding]:
     from mfa_runtime.config.listen import Wire
 
     tcp = listen.wire is Wire.TLS
     found = holders(tables[tcp], listen.host, listen.port)
     if not found:
-        yield Finding(Weight.PROBLEM, PLACE, f"nobody listens on {listen}: mfad is not running", "`systemctl start mfad`")
+        yield Finding(Weight.PROBLEM, SOCKET, f"nobody listens on {listen}: mfad is not running", "`systemctl start mfad`")
         return
     known = [owners[one.inode] for one in found if one.inode in owners]
     others = sorted({f"{one.name} (pid {one.pid})" for one in known if not one.is_mfad})
     if others:
         yield Finding(
-            Weight.PROBLEM, PLACE, f"{listen} is held by {', '.join(others)}",
+            Weight.PROBLEM, SOCKET, f"{listen} is held by {', '.join(others)}",
             "stop it (`systemctl disable --now freeradius`, for instance), or choose another port",
         )  # fmt: skip
     elif not known:
-        yield Finding(Weight.UNKNOWN, PLACE, f"somebody listens on {listen}; only root sees who", "run the doctor as root")
+        yield Finding(Weight.UNKNOWN, SOCKET, f"somebody listens on {listen}; only root sees who", "run the doctor as root")
     else:
-        yield Finding(Weight.GOOD, PLACE, f"mfad listens on {listen}")
+        yield Finding(Weight.GOOD, SOCKET, f"mfad listens on {listen}")
     drops = sum(one.drops for one in found)
     if drops:
         yield Finding(
-            Weight.WARNING, PLACE, f"{drops:,} packets to {listen} found the receive buffer full since mfad started",
+            Weight.WARNING, SOCKET, f"{drops:,} packets to {listen} found the receive buffer full since mfad started",
             "raise net.core.rmem_max and limits.receive_buffer_bytes, or let more workers share the port",
         )  # fmt: skip
 
@@ -167,7 +182,7 @@ def _check_buffer(door: RadiusDoor, owners: Mapping[int, Owner]) -> Iterator[Fin
     if text.isdigit() and int(text) < wanted and not may_have_more:
         yield Finding(
             Weight.WARNING,
-            PLACE,
+            SOCKET,
             f"net.core.rmem_max is {int(text):,}, under limits.receive_buffer_bytes ({wanted:,}): bursts are lost earlier",
             f"echo 'net.core.rmem_max = {wanted}' > /etc/sysctl.d/60-mfad.conf && sysctl --system, then restart mfad",
         )
@@ -183,12 +198,12 @@ def check_certificates(tls: Tls, *, now: datetime) -> Iterator[Finding]:
             TlsSettings(str(tls.certificate_file), str(tls.key_file), str(tls.client_ca_file), tls.minimum_version.value)
         )
     except MfaError as err:
-        yield Finding(Weight.PROBLEM, PLACE, str(err), err.cure)
+        yield Finding(Weight.PROBLEM, CERTIFICATE, str(err), err.cure)
         return
     mode = tls.key_file.stat().st_mode & 0o777
     if mode & 0o007:
         seen = f"{tls.key_file} has mode {mode:04o}: others can read it"
-        yield Finding(Weight.PROBLEM, PLACE, seen, f"chmod 0400 {tls.key_file}")
+        yield Finding(Weight.PROBLEM, CERTIFICATE, seen, f"chmod 0400 {tls.key_file}")
     for path in (tls.certificate_file, tls.client_ca_file):
         yield from _check_end(path, now)
 
@@ -199,43 +214,43 @@ def _check_end(path: Path, now: datetime) -> Iterator[Finding]:
     try:
         end = min(one.not_valid_after_utc for one in x509.load_pem_x509_certificates(path.read_bytes()))
     except (OSError, ValueError) as err:
-        yield Finding(Weight.PROBLEM, PLACE, f"{path}: no certificate can be read from it: {err}", "write it in PEM")
+        yield Finding(Weight.PROBLEM, CERTIFICATE, f"{path}: no certificate can be read from it: {err}", "write it in PEM")
         return
     day = end.strftime("%Y-%m-%d")
     if end <= now:
-        yield Finding(Weight.PROBLEM, PLACE, f"{path}: a certificate in it ended on {day}", "renew it, then reload mfad")
+        yield Finding(Weight.PROBLEM, CERTIFICATE, f"{path}: a certificate in it ended on {day}", "renew it, then reload mfad")
     elif end - now < EXPIRES_SOON:
-        yield Finding(Weight.WARNING, PLACE, f"{path}: a certificate in it ends on {day}", "renew it, then reload mfad")
+        yield Finding(Weight.WARNING, CERTIFICATE, f"{path}: a certificate in it ends on {day}", "renew it, then reload mfad")
     else:
-        yield Finding(Weight.GOOD, PLACE, f"{path}: good until {day}")
+        yield Finding(Weight.GOOD, CERTIFICATE, f"{path}: good until {day}")
 
 
 def _check_freeradius(path: Path) -> Iterator[Finding]:
     if not answers(path):
-        yield Finding(Weight.PROBLEM, PLACE, f"nobody answers FreeRADIUS at {path}", "`systemctl restart mfad`")
+        yield Finding(Weight.PROBLEM, FREERADIUS, f"nobody answers FreeRADIUS at {path}", "`systemctl restart mfad`")
     for program in ("freeradius", "radiusd"):
         if shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin"):
             yield from check_version(output_of(program, "-v") or "")
             return
-    yield Finding(Weight.UNKNOWN, PLACE, "FreeRADIUS is not installed here, and doors.radius.freeradius waits for it")
+    yield Finding(Weight.UNKNOWN, FREERADIUS, "FreeRADIUS is not installed here, and doors.radius.freeradius waits for it")
 
 
 def check_version(said: str) -> Iterator[Finding]:
     """Is this FreeRADIUS (what ``freeradius -v`` says) new enough to sign its replies by itself?"""
     found = _VERSION(said)
     if found is None:
-        yield Finding(Weight.UNKNOWN, PLACE, "FreeRADIUS does not say its version", "see `freeradius -v`")
+        yield Finding(Weight.UNKNOWN, FREERADIUS, "FreeRADIUS does not say its version", "see `freeradius -v`")
         return
     version = tuple(map(int, found.groups()))
     shown = ".".join(found.groups())
     if version < SIGNS_SINCE:
         yield Finding(
-            Weight.WARNING, PLACE,
+            Weight.WARNING, FREERADIUS,
             f"FreeRADIUS {shown} has no protection of its own against forged packets (CVE-2024-3596)",
             "use 3.2.5 or later, or see *What is guarded* in docs/freeradius.md",
         )  # fmt: skip
     else:
-        yield Finding(Weight.GOOD, PLACE, f"FreeRADIUS {shown}")
+        yield Finding(Weight.GOOD, FREERADIUS, f"FreeRADIUS {shown}")
 
 
 def _read(path: Path) -> str:

@@ -30,18 +30,20 @@ def seen(door: Door) -> dict[str, str]:
         [sys.executable, "-m", "mfactl", "--config", str(door.mfad.config_path), "doctor", "--json"],
         capture_output=True, text=True, check=False, env=clean_environment(), timeout=60,
     )  # fmt: skip
-    return {one["seen"]: one["weight"] for one in json.loads(done.stdout) if one["place"] == "radius"}
+    return {one["seen"]: one["weight"] for one in json.loads(done.stdout) if one["place"] in ("radius", "socket")}
 
 
 def test_listeners_are_told_from_nobody_and_from_strangers(door: Door) -> None:
     """One after another, over one mfad that stops in between."""
     auth, acct = (f"{kind}://127.0.0.1:{door.ports[name]}" for kind, name in (("udp", "auth"), ("acct", "acct")))
-    running = seen(door)
+    running, listening = seen(door), door.mfad.mfactl_json("status")
     door.mfad.stop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.bind(("127.0.0.1", door.ports["acct"]))
         stopped = seen(door)
 
+    assert (listening["mfad_listens"], listening["sockets"][auth]) == (True, True)
+    assert door.mfad.mfactl_json("status")["sockets"][auth] is False
     assert (running[f"mfad listens on {auth}"], running[f"mfad listens on {acct}"]) == ("ok", "ok")
     assert stopped[f"nobody listens on {auth}: mfad is not running"] == "problem"
     assert any(one.startswith(f"{acct} is held by python") for one, weight in stopped.items() if weight == "problem")
