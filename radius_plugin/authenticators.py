@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import hmac
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import md5
 from typing import NoReturn
 
@@ -89,7 +89,7 @@ class ChapAnswer:
 
     identifier: int
     challenge: bytes
-    answer: bytes
+    answer: bytes = field(repr=False)  # a million codes are tried on it in a second
 
     def fits(self, candidate: str) -> bool:
         """Whether ``candidate`` is what was typed."""

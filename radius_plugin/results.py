@@ -16,7 +16,7 @@ from mfa_core.value import hot_value
 from mfa_core.verdict import Accepted, Challenge, Exempt, Pending, Reason, Rejected, Unavailable, Unready, Verdict
 from radius_plugin.request import Login, Unasked
 from radius_plugin.settings import ClientSettings, Refusal, ReplyRule
-from radius_plugin.state import Carried, StateSeal
+from radius_plugin.state import ATTEMPTS_MAX, Carried, StateSeal
 from radius_plugin.wire import Code, Type, attribute, text_attributes
 
 _AGAIN = {Reason.MISMATCH, Reason.REPLAYED, Reason.MALFORMED, Reason.EMPTY, Reason.JUNK, Reason.NO_CODE}
@@ -125,7 +125,7 @@ def answer_to(
             return challenge(login, client, dialogue, attempts=0, before="")
         case Rejected():
             carried = login.carried
-            if carried is not None and verdict.reason in _AGAIN and carried.attempts + 1 < client.attempts:
+            if carried is not None and verdict.reason in _AGAIN and carried.attempts + 1 < min(client.attempts, ATTEMPTS_MAX + 1):
                 said = texts.WRONG_CODE if verdict.public_text == texts.DENIED else verdict.public_text
                 again = challenge(login, client, dialogue, attempts=carried.attempts + 1, before=said)
                 return Answer(again.code, again.attributes, Outcome.CHALLENGED, verdict.reason, event_id)
