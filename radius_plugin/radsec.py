@@ -147,6 +147,7 @@ class RadSecServer:
         for opened in self._sockets:
             loop.remove_reader(opened.fileno())
             opened.close()
+        self._sockets.clear()
         for task in self._arriving:
             task.cancel()
         for connection in self.connections:

@@ -125,7 +125,8 @@ def answer_to(
             return challenge(login, client, dialogue, attempts=0, before="")
         case Rejected():
             carried = login.carried
-            if carried is not None and verdict.reason in _AGAIN and carried.attempts + 1 < min(client.attempts, ATTEMPTS_MAX + 1):
+            most = min(client.attempts, ATTEMPTS_MAX + 1)
+            if carried is not None and verdict.reason in _AGAIN and carried.attempts + 1 < most:
                 said = texts.WRONG_CODE if verdict.public_text == texts.DENIED else verdict.public_text
                 again = challenge(login, client, dialogue, attempts=carried.attempts + 1, before=said)
                 return Answer(again.code, again.attributes, Outcome.CHALLENGED, verdict.reason, event_id)

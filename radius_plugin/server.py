@@ -119,6 +119,7 @@ class UdpServer:
         """Close the sockets."""
         for _, opened in self._sockets:
             opened.close()
+        self._sockets.clear()
 
     def _receiver(self, scope: int, listen: Listen, opened: socket.socket) -> Callable[[], None]:
         """The callback of a socket with one address: the hot path."""
