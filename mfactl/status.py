@@ -21,8 +21,11 @@ def status(context: typer.Context, json: Json = False) -> None:
         config = session.config
         door = config.doors.pam
         sockets = {} if door is None else {name: answers(door.socket_dir / name) for name in ("priv.sock", "user.sock")}
-        if config.doors.radius is not None:
-            sockets |= held(config.doors.radius)
+        radius = config.doors.radius
+        if radius is not None:
+            sockets |= held(radius)
+            if radius.freeradius is not None:
+                sockets[str(radius.freeradius.socket)] = answers(radius.freeradius.socket)
         # This command holds the lock too: whoever is left is mfad, or another mfactl.
         others = StateLock(config.state_dir).holders()
     running = all(sockets.values()) and bool(sockets)

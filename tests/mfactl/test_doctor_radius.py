@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,9 @@ from mfa_runtime.config.radius_door import Tls
 from mfactl.doctor.finding import Weight
 from mfactl.doctor.radius_listeners import Bound, check_certificates, check_version, holders, read_table
 from tests.end_to_end.radius_certificates import Authority
+
+if TYPE_CHECKING:
+    from tests.mfactl.conftest import Command
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n"
 UDP = (
@@ -105,3 +109,16 @@ def test_files_that_cannot_be_used_are_told(tls: Tls, tmp_path: Path) -> None:
     assert broken.weight is Weight.PROBLEM
     assert "certificate_file and key_file" in broken.seen
     assert (open_to_all.weight, "mode 0644" in open_to_all.seen) == (Weight.PROBLEM, True)
+
+
+def test_freeradius_without_its_mfad_is_found(mfactl: Command, tmp_path: Path) -> None:
+    """By the doctor, and in the status."""
+    config = tmp_path / "mfad.yaml"
+    door = "\n  radius: {listen: [], clients: [], freeradius: {socket: ./radius.sock}}\n"
+    config.write_text(config.read_text().replace("doors:\n", f"doors:{door}", 1))
+    path = str(tmp_path / "radius.sock")
+
+    problems = [one["seen"] for one in mfactl("doctor", "--json").json if one["weight"] == "problem"]
+
+    assert f"nobody answers FreeRADIUS at {path}" in problems
+    assert mfactl("status", "--json").json["sockets"][path] is False
