@@ -84,10 +84,14 @@ def check_listeners(config: Config) -> Iterator[Finding]:
     door = config.doors.radius
     if door is None:
         return
+    from mfa_runtime.config.listen import Wire
+
     tables, owners = _tables(), _owners()
     for listen in door.listen:
-        yield from _check_one(listen, tables, owners)
-    yield from _check_buffer(door, owners)
+        yield from check_listener(listen, tables, owners)
+    if any(listen.wire is not Wire.TLS for listen in door.listen):
+        rmem_max = _read(PROC / "sys" / "net" / "core" / "rmem_max")
+        yield from check_buffer(door.limits.receive_buffer_bytes, rmem_max, owners.values())
     if door.tls is not None:
         yield from check_certificates(door.tls, now=datetime.now(UTC))
     if door.freeradius is not None:
@@ -110,7 +114,8 @@ def held(door: RadiusDoor) -> dict[str, bool]:
     return {str(one): bool(holders(tables[one.wire is Wire.TLS], one.host, one.port)) for one in door.listen}
 
 
-def _check_one(listen: ListenAt, tables: Mapping[bool, list[Bound]], owners: Mapping[int, Owner]) -> Iterator[Finding]:
+def check_listener(listen: ListenAt, tables: Mapping[bool, list[Bound]], owners: Mapping[int, Owner]) -> Iterator[Finding]:
+    """Who has this address? ``tables`` by whether they are TCP, ``owners`` by inode of their sockets."""
     from mfa_runtime.config.listen import Wire
 
     tcp = listen.wire is Wire.TLS
@@ -175,10 +180,10 @@ def _owner(process: Path) -> Owner:
     return Owner(int(process.name), name, is_mfad, int(bits[1], 16) if bits else 0)
 
 
-def _check_buffer(door: RadiusDoor, owners: Mapping[int, Owner]) -> Iterator[Finding]:
-    wanted = door.limits.receive_buffer_bytes
-    text = _read(PROC / "sys" / "net" / "core" / "rmem_max").strip()
-    may_have_more = any(one.is_mfad and one.capabilities >> _NET_ADMIN & 1 for one in owners.values())
+def check_buffer(wanted: int, rmem_max: str, owners: Iterable[Owner]) -> Iterator[Finding]:
+    """May the receive buffers be as large as is configured? ``rmem_max`` is the text of net.core.rmem_max, octets."""
+    may_have_more = any(one.is_mfad and one.capabilities >> _NET_ADMIN & 1 for one in owners)
+    text = rmem_max.strip()
     if text.isdigit() and int(text) < wanted and not may_have_more:
         yield Finding(
             Weight.WARNING,

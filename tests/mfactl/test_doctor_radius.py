@@ -11,9 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mfa_runtime.config.listen import ListenAt
 from mfa_runtime.config.radius_door import Tls
 from mfactl.doctor.finding import Weight
-from mfactl.doctor.radius_listeners import Bound, check_certificates, check_version, holders, read_table
+from mfactl.doctor.radius_listeners import (
+    Bound,
+    Owner,
+    check_buffer,
+    check_certificates,
+    check_listener,
+    check_version,
+    holders,
+    read_table,
+)
 from tests.end_to_end.radius_certificates import Authority
 
 if TYPE_CHECKING:
@@ -63,6 +73,52 @@ def test_a_wildcard_holds_every_address_of_its_family(host: str, count: int) -> 
     bound = [Bound("0.0.0.0", 1812, 1, 0), Bound("::", 1812, 2, 0), Bound("0.0.0.0", 1813, 3, 0)]
 
     assert len(holders(bound, host, 1812)) == count
+
+
+MFAD, ANOTHER = Owner(7, "python3", True, 0), Owner(8, "freeradius", False, 0)
+LISTEN = ListenAt("127.0.0.1", 1812)
+
+
+@pytest.mark.parametrize(
+    ("bound", "owners", "weights"),
+    [
+        ([], {}, [Weight.PROBLEM]),
+        ([Bound("127.0.0.1", 1812, 1, 0)], {1: MFAD}, [Weight.GOOD]),
+        ([Bound("127.0.0.1", 1812, 1, 0)], {}, [Weight.UNKNOWN]),
+        ([Bound("127.0.0.1", 1812, 1, 0)], {1: ANOTHER}, [Weight.PROBLEM]),
+        ([Bound("127.0.0.1", 1812, 1, 3), Bound("127.0.0.1", 1812, 2, 4)], {1: MFAD, 2: MFAD}, [Weight.GOOD, Weight.WARNING]),
+    ],
+    ids=["nobody", "mfad", "not ours to see", "freeradius", "lost packets"],
+)
+def test_whoever_has_the_port_is_told(bound: list[Bound], owners: dict[int, Owner], weights: list[Weight]) -> None:
+    """And what the kernel had to throw away, of all workers together."""
+    found = list(check_listener(LISTEN, {False: bound, True: []}, owners))
+
+    assert [finding.weight for finding in found] == weights
+    if Weight.WARNING in weights:
+        assert found[-1].seen.startswith("7 packets")
+
+
+def test_tcp_is_another_table() -> None:
+    """A web server on the same number is nobody's trouble."""
+    tables = {False: [], True: [Bound("127.0.0.1", 1812, 1, 0)]}
+
+    assert [finding.weight for finding in check_listener(LISTEN, tables, {1: ANOTHER})] == [Weight.PROBLEM]
+
+
+@pytest.mark.parametrize(
+    ("rmem_max", "owners", "count"),
+    [
+        ("212992\n", [MFAD], 1),
+        ("212992\n", [MFAD, Owner(9, "other", False, 1 << 12)], 1),
+        ("212992\n", [Owner(7, "python3", True, 1 << 12)], 0),
+        ("4194304\n", [MFAD], 0),
+        ("", [MFAD], 0),
+    ],
+)
+def test_a_buffer_that_the_kernel_cuts_is_told(rmem_max: str, owners: list[Owner], count: int) -> None:
+    """Unless mfad may have more than others (CAP_NET_ADMIN)."""
+    assert len(list(check_buffer(4_194_304, rmem_max, owners))) == count
 
 
 @pytest.mark.parametrize(
