@@ -42,10 +42,10 @@ class Authority:
         self.path = directory / "ca.pem"
         self.path.write_bytes(certificate.public_bytes(Encoding.PEM))
 
-    def issue(self, name: str, *, server: bool = False, expired: bool = False) -> Certificate:
-        """A certificate for ``name`` (common name and DNS name; servers get 127.0.0.1 as well)."""
+    def issue(self, name: str, *more: str, server: bool = False, expired: bool = False) -> Certificate:
+        """A certificate for ``name`` (common name and DNS name; servers get 127.0.0.1 as well) and for ``more`` DNS names."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names: list[x509.GeneralName] = [x509.DNSName(name)]
+        names: list[x509.GeneralName] = [x509.DNSName(one) for one in (name, *more)]
         if server:
             names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
