@@ -35,6 +35,8 @@ UNSIGNED: Final = _counter("unsigned", "Requests without a Message-Authenticator
 ZERO: Final = _counter("zero_authenticator", "Unsigned requests whose Request Authenticator was all zeros.")
 PREVIOUS: Final = _counter("previous_secret", "Requests made with the previous secret: zero for a while ends a rotation.")
 UNKNOWN_CHALLENGE: Final = _counter("unknown_challenge", "Answers to a challenge that is not of this client and user.")
+UNREADABLE: Final = _counter("unreadable_passwords", "Unsigned requests whose password is no text: a wrong secret, mostly.")
+TLS_REFUSED: Final = _counter("tls_connections_refused", "RADIUS/TLS connections over the bound of this client, or of all.")
 OTHER: Final = _counter("events", "Events that have no name of their own.", "event")
 
 STRANGERS: Final = Family(
@@ -68,6 +70,8 @@ _NAMES: Final[dict[str, tuple[Family, tuple[str, ...]]]] = {
     "zero_authenticator": (ZERO, ()),
     "previous_secret": (PREVIOUS, ()),
     "unknown_challenge": (UNKNOWN_CHALLENGE, ()),
+    "unreadable_password": (UNREADABLE, ()),
+    "tls_too_many_connections": (TLS_REFUSED, ()),
     **{one.value: (REPLIES, (one.value,)) for one in Outcome},
 }
 _DROPPED: Final = "dropped_"
