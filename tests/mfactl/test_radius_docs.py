@@ -15,7 +15,7 @@ from radius_plugin.attributes import Dictionaries
 from radius_plugin.presets import PRESETS
 from radius_plugin.request import Unasked
 from radius_plugin.results import Outcome
-from tests.end_to_end import openvpn
+from tests.end_to_end import openvpn, radsecproxy
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(DOCS.glob("radius*.md"))
@@ -92,3 +92,14 @@ def test_openvpn_page_has_the_lines_that_are_tried() -> None:
     assert {"auth-gen-token", "username-as-common-name"} <= set(fixed)
     assert [f"{key}={value}" for key, value in settings if f"{key}={value}" not in page] == []
     assert [line for line in fixed if f"    {line}\n" not in page] == []
+
+
+def test_radsecproxy_sample_has_the_lines_that_are_tried() -> None:
+    """Those of tests/end_to_end/radsecproxy.py that hold no address, path, secret or name."""
+    source = Path(str(radsecproxy.__file__)).read_text().partition("class UdpToTls")[2].partition("class TlsToUdp")[0]
+    block = source.partition('f"""')[2].partition('"""')[0]
+    fixed = {line.strip() for line in block.replace("{{", "\x01").replace("}}", "\x02").splitlines() if "{" not in line}
+    written = {line.strip().replace("{", "\x01").replace("}", "\x02") for line in MAIN.splitlines()}
+
+    assert {"RetryCount 0", "accountingServer mfad"} <= fixed
+    assert fixed - {""} <= written
