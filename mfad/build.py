@@ -37,6 +37,7 @@ from pam_mfa.settings import GREETERS, ExemptAnswer, Mode, PamDoorSettings, Serv
 from pam_mfa.wire import Echo
 from radius_plugin.configuration import build_radius_settings
 from radius_plugin.door import RadiusDoor
+from radius_plugin.radsec import tls_context
 from radius_plugin.settings import RadiusDoorSettings
 
 NODE = "local"
@@ -193,6 +194,8 @@ class Parts:
         ]
         # What can be refused comes first: a reload changes everything or nothing.
         radius_settings = None if config.doors.radius is None else build_radius_settings(config, config.doors.radius)
+        if radius_settings is not None and radius_settings.tls is not None:
+            tls_context(radius_settings.tls)
         primaries = build_primaries(config, self.store, self.ledger)
         self.gate.replace_rules(build_rules(config), primaries)
         for replaced in self.primaries.values():

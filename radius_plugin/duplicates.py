@@ -12,6 +12,9 @@ from typing import Generic, TypeVar
 
 Work = TypeVar("Work")
 
+MAX_OCTETS = 32 * 1024 * 1024
+"""Of requests and answers in one of the two dictionaries: 100,000 of the usual size, 4,000 of the greatest."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InFlight(Generic[Work]):
@@ -25,12 +28,16 @@ class Duplicates(Generic[Work]):
     """The requests under way, and the answers of the last while.
 
     Answers live between one and two times ``keep_s``: two dictionaries take turns, so that forgetting costs nothing. When
-    ``max_answers`` are kept, the older ones are forgotten early; ``forgotten_early`` counts how often.
+    ``max_answers`` are kept, or twice ``max_octets``, the older ones are forgotten early; ``forgotten_early`` counts how often.
     """
 
-    def __init__(self, *, keep_s: float, max_answers: int, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, *, keep_s: float, max_answers: int, monotonic: Callable[[], float], max_octets: int = MAX_OCTETS
+    ) -> None:
         self.keep_s = keep_s
         self._most = max(1, max_answers // 2)
+        self._most_octets = max_octets
+        self._octets = 0
         self._monotonic = monotonic
         self._under_way: dict[Hashable, InFlight[Work]] = {}
         self._young: dict[Hashable, tuple[bytes, bytes]] = {}
@@ -69,9 +76,10 @@ class Duplicates(Generic[Work]):
 
     def remember(self, key: Hashable, request: bytes, answer: bytes) -> None:
         """Keep the answer to a request that was answered at once."""
-        if len(self._young) >= self._most:
+        if len(self._young) >= self._most or self._octets >= self._most_octets:
             self.forgotten_early += 1
             self._turn(self._monotonic())
+        self._octets += len(request) + len(answer)
         self._young[key] = (request, answer)
 
     def turn_if_due(self) -> None:
@@ -81,7 +89,7 @@ class Duplicates(Generic[Work]):
             self._turn(now)
 
     def _turn(self, now: float) -> None:
-        self._old, self._young = self._young, {}
+        self._old, self._young, self._octets = self._young, {}, 0
         self._turn_at = now + self.keep_s
 
     def dropped(self, key: Hashable, entry: InFlight[Work]) -> None:

@@ -31,6 +31,9 @@ MAX_ARRIVING = 256
 """Handshakes under way at once: whoever begins one has shown nothing yet."""
 MAX_ARRIVING_FROM_ONE = 16
 """Of these, from one IPv4 address, or from one /64 of IPv6."""
+HANDSHAKES_PER_S, HANDSHAKES_AT_ONCE = 4.0, 64.0
+"""How often one origin may begin, sustained and in a burst: each time costs a signature, and connections live long."""
+MAX_ORIGINS = 4096
 ACCEPT_AT_ONCE = 16
 BREATHER_S = 1.0
 """How long no connection is taken when the process has no descriptors left."""
@@ -116,6 +119,7 @@ class RadSecServer:
         self._sockets = list(sockets)
         self._context: ssl.SSLContext | None = None
         self._arriving: dict[asyncio.Task[None], Hashable] = {}
+        self._begun: dict[Hashable, tuple[float, float]] = {}
         self._listening = False
         self.connections: set[_Connection] = set()
         self.numbers = itertools.count()
@@ -190,14 +194,26 @@ class RadSecServer:
                 return  # else: it was gone before it was taken
             connection.setblocking(False)
             origin = _origin(peer[0])
-            same = sum(one == origin for one in self._arriving.values())
-            if len(self._arriving) >= MAX_ARRIVING or same >= MAX_ARRIVING_FROM_ONE:
+            if not self._may_begin(origin):
                 connection.close()
                 self.count("tls_too_many_handshakes")
                 continue
             task = loop.create_task(self._secure(connection, peer[0]))
             self._arriving[task] = origin
             task.add_done_callback(self._arriving.pop)
+
+    def _may_begin(self, origin: Hashable) -> bool:
+        if len(self._arriving) >= MAX_ARRIVING:
+            return False
+        if sum(one == origin for one in self._arriving.values()) >= MAX_ARRIVING_FROM_ONE:
+            return False
+        now = asyncio.get_running_loop().time()
+        left, since = self._begun.get(origin, (HANDSHAKES_AT_ONCE, now))
+        left = min(HANDSHAKES_AT_ONCE, left + (now - since) * HANDSHAKES_PER_S)
+        if origin not in self._begun and len(self._begun) >= MAX_ORIGINS:
+            self._begun.clear()
+        self._begun[origin] = (left - 1 if left >= 1 else left, now)
+        return left >= 1
 
     async def _secure(self, connection: socket.socket, address: str) -> None:
         """One handshake. Nobody is let in by anything that goes wrong here."""

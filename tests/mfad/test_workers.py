@@ -20,6 +20,7 @@ from radius_plugin.door import Sockets
 from radius_plugin.settings import Listen, Purpose, RadiusDoorSettings, Transport
 from tests.end_to_end.daemon import CROWD, Mfad
 from tests.end_to_end.programs import wait_until
+from tests.end_to_end.radius_certificates import Authority
 from tests.end_to_end.radius_door import Door
 from tests.end_to_end.radius_packets import Nas
 
@@ -120,6 +121,31 @@ def test_a_reload_that_is_refused_reaches_none(door: Door) -> None:
     with ports(door) as sockets:
         assert all_are_in(door, sockets)
     assert door.mfad.log().count("was not reloaded") == 1
+
+
+def test_a_reload_with_a_certificate_that_cannot_be_used_changes_nothing(
+    installed: Mfad, tmp_path: Path
+) -> None:
+    """Neither the door nor the policy behind it, neither here nor in a worker."""
+    authority = Authority(tmp_path / "ca")
+    ours = authority.issue("radius.example", server=True)
+    tls = {"certificate_file": str(ours.certificate), "key_file": str(ours.key), "client_ca_file": str(authority.path)}
+    clients = [{**CLIENT, "tls": {"subject": ["vpn.example"]}}]
+    one = Door(
+        tmp_path / "door", clients, door={"workers": 2, "tls": tls}, listen=("127.0.0.1:{auth}", "tls://127.0.0.1:{tls}")
+    )
+    one.mfad.copy_from(installed)
+    try:
+        one.mfad.start()
+        one.door = {**one.door, "tls": {**tls, "client_ca_file": str(ours.key)}}
+        one.more = {"policy": [{"id": "nobody", "when": {"door": "radius"}, "deny": True}]}
+        one.mfad.configure(one.settings())
+        one.mfad.signal_reload()
+        wait_until(lambda: "client_ca_file cannot be used" in one.mfad.log(), "the reload is refused")
+        with ports(one) as sockets:
+            assert all_are_in(one, sockets)
+    finally:
+        one.mfad.close()
 
 
 def test_a_stop_ends_all_of_them(door: Door) -> None:

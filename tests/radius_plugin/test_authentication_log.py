@@ -1,116 +1,103 @@
-"""The log of RADIUS logins: whole lines, none lost without a word, nobody held up."""
+"""The lines for people and collectors: one JSON object each, written by a thread that holds nobody up."""
 
 from __future__ import annotations
 
 import json
-import os
-import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mfa_core.secret import Secret
 from radius_plugin import authentication_log
-from radius_plugin.accounting import accounting_line
 from radius_plugin.authentication_log import AuthenticationLog
-from radius_plugin.authenticators import SharedSecret
-from radius_plugin.wire import Code, Type, attribute, integer_attribute, parse
+from tests.doubles import FakeClock
 
-NOON = 1_800_000_000.25
+Opener = Callable[..., AuthenticationLog]
 
 
-def lines(path: Path) -> list[dict[str, object]]:
+@pytest.fixture
+def opens() -> Iterator[Opener]:
+    made: list[AuthenticationLog] = []
+
+    def opened(path: Path) -> AuthenticationLog:
+        made.append(AuthenticationLog(path, clock=FakeClock(1_700_000_000.25)))
+        return made[-1]
+
+    yield opened
+    for one in made:
+        one.close()
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_lines_are_written_in_order_with_their_time(tmp_path: Path) -> None:
-    """All of them, at the latest when mfad stops; the file is not everybody's."""
+def test_lines_are_json_with_a_time_in_utc_and_all_is_written_at_the_end(opens: Opener, tmp_path: Path) -> None:
+    one = opens(tmp_path / "log")
+    for number in range(1000):
+        one.write(kind="authentication", user="alice", number=number)
+    one.close()
+    found = lines(tmp_path / "log")
+    assert [line["number"] for line in found] == list(range(1000))
+    assert found[0] == {"time": "2023-11-14T22:13:20.250+00:00", "kind": "authentication", "user": "alice", "number": 0}
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("user", ["a\nb", "a\r\x0b\x0c\x85b", "\u2028", '"},{"kind":"x', "\x00\x1b[2J", "\udcff", "ü"])
+def test_whatever_a_name_holds_the_line_is_one_line(opens: Opener, tmp_path: Path, user: str) -> None:
+    one = opens(tmp_path / "log")
+    one.write(user=user)
+    one.close()
+    octets = (tmp_path / "log").read_bytes()
+    assert octets.isascii()
+    assert octets.count(b"\n") == 1
+    assert b"\x1b" not in octets
+    assert lines(tmp_path / "log")[0]["user"] == user
+
+
+def test_a_file_that_was_moved_away_is_made_anew(opens: Opener, tmp_path: Path) -> None:
     path = tmp_path / "log"
-    log = AuthenticationLog(path, clock=lambda: NOON)
-    for number in range(100):
-        log.write(kind="authentication", number=number)
-    log.close()
-
-    assert [line["number"] for line in lines(path)] == list(range(100))
-    assert {line["time"] for line in lines(path)} == {"2027-01-15T08:00:00.250+00:00"}
-    assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0
-
-
-@pytest.mark.parametrize("name", ["a\nb", "a\u2028b", '"}', "\\xff", "\x1b[2J", "ü"])
-def test_a_line_stays_one_line_whatever_a_client_sent(tmp_path: Path, name: str) -> None:
-    """For every reader: the file is ASCII."""
-    path = tmp_path / "log"
-    log = AuthenticationLog(path, clock=lambda: NOON)
-    log.write(user=name)
-    log.close()
-
-    assert path.read_bytes().isascii()
-    assert path.read_bytes().count(b"\n") == 1
-    assert lines(path)[0]["user"] == name
+    one = opens(path)
+    one.write(number=1)
+    one._flush()
+    path.rename(tmp_path / "log.1")
+    one.write(number=2)
+    one._flush()
+    assert [line["number"] for line in lines(tmp_path / "log.1")] == [1]
+    assert [line["number"] for line in lines(path)] == [2]
 
 
-def test_what_did_not_fit_is_counted_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that hangs holds nobody up: here a pipe that nobody reads yet."""
-    monkeypatch.setattr(authentication_log, "MAX_WAITING", 3)
-    monkeypatch.setattr(authentication_log, "WRITE_EVERY_S", 0.01)
-    path = tmp_path / "pipe"
-    os.mkfifo(path)
-    log = AuthenticationLog(path, clock=lambda: NOON)
-    for number in range(10):
-        log.write(number=number)
-
-    with path.open() as pipe:
-        found = [json.loads(pipe.readline())]
-        while "lines_left_out_before" not in found[-1]:
-            log.write(number=100)
-            line = pipe.readline()  # empty between two writes: each opens the file anew
-            found += [json.loads(line)] if line else []
-        kept = [one["number"] for one in found if one["number"] < 100]
-        log.close()
-
-    assert kept == list(range(len(kept)))
-    assert len(kept) < 10
-    assert found[-1]["lines_left_out_before"] >= 10 - len(kept)
-
-
-def test_a_file_that_cannot_be_written_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """With how much is lost; logins go on."""
-    log = AuthenticationLog(tmp_path / "absent" / "log", clock=lambda: NOON)
-    log.write(number=1)
-    log.close()
-
+def test_what_cannot_be_written_is_said_without_its_content(
+    opens: Opener, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = opens(tmp_path / "missing" / "log")
+    one.write(user="alice")
+    one.close()
     assert "cannot be written" in caplog.text
     assert "1 lines are lost" in caplog.text
+    assert "alice" not in caplog.text
 
 
-SECRET = SharedSecret(Secret(b"a secret of the test"))
+def test_what_does_not_fit_is_counted_and_said(opens: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authentication_log, "MAX_WAITING", 3)
+    monkeypatch.setattr(authentication_log, "WRITE_EVERY_S", 3600.0)
+    one = opens(tmp_path / "log")
+    for number in range(10):
+        one.write(number=number)
+    one._flush()
+    one.write(number=10)
+    one._flush()
+    found = lines(tmp_path / "log")
+    assert [line["number"] for line in found] == [0, 1, 2, 10]
+    assert found[-1]["lines_left_out_before"] == 7
+    one.write(number=11)
+    one.close()
+    assert "lines_left_out_before" not in lines(tmp_path / "log")[-1]
 
 
-@given(st.lists(st.tuples(st.integers(1, 255), st.binary(max_size=60)), max_size=12))
-def test_any_accounting_becomes_a_line(attributes: list[tuple[int, bytes]]) -> None:
-    """Whatever a client puts into it."""
-    body = b"".join(attribute(kind, value) for kind, value in attributes if kind != Type.MESSAGE_AUTHENTICATOR)
-    line = accounting_line(parse(SECRET.request(Code.ACCOUNTING_REQUEST, 1, body, sign=False)), "vpn")
-
-    assert json.loads(json.dumps(line)) == line
-    assert {"kind", "client", "status", "user", "session", "source"} <= set(line)
-
-
-def test_numbers_of_a_session_are_numbers() -> None:
-    """As the page says."""
-    body = (
-        integer_attribute(Type.ACCT_STATUS_TYPE, 2)
-        + attribute(Type.USER_NAME, b"alice\xff")
-        + attribute(Type.ACCT_SESSION_ID, b"5F3A")
-        + integer_attribute(Type.ACCT_SESSION_TIME, 90)
-        + integer_attribute(Type.ACCT_INPUT_OCTETS, 1234)
-        + attribute(Type.ACCT_OUTPUT_OCTETS, b"12")
-    )
-    line = accounting_line(parse(SECRET.request(Code.ACCOUNTING_REQUEST, 1, body, sign=False)), "vpn")
-
-    assert line == {
-        "kind": "accounting", "client": "vpn", "status": "stop", "user": "alice\\xff", "session": "5F3A", "source": "",
-        "session_seconds": 90, "input_octets": 1234,
-    }  # fmt: skip
+def test_to_standard_error(opens: Opener, capfd: pytest.CaptureFixture[str]) -> None:
+    one = opens(Path("-"))
+    one.write(number=1)
+    one.close()
+    assert json.loads(capfd.readouterr().err)["number"] == 1

@@ -81,6 +81,16 @@ def test_a_flood_of_answers_is_bounded_and_counted(most: int) -> None:
     assert known.forgotten_early >= 1000 // most - 2
 
 
+def test_large_ones_are_bounded_by_their_octets() -> None:
+    """Whoever may send unsigned requests of 4,096 octets must not fill the memory with them."""
+    known = Duplicates[str](keep_s=KEEP_S, max_answers=10**6, monotonic=FakeClock(), max_octets=100_000)
+    for number in range(1000):
+        known.remember(number, bytes(4096), bytes(4096))
+        assert known.answer_to(number, bytes(4096)) == bytes(4096)
+        kept = [*known._young.values(), *known._old.values()]
+        assert sum(len(request) + len(answer) for request, answer in kept) <= 2 * (100_000 + 8192)
+
+
 @dataclass
 class Naive:
     """What is wanted, with a list and nothing clever."""

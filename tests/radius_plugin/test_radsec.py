@@ -526,6 +526,27 @@ def test_handshakes_are_bounded_in_all(made: Certificates, monkeypatch: pytest.M
     run(test())
 
 
+def test_one_origin_begins_so_often(made: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each handshake costs a signature; those of others are made all the same."""
+    monkeypatch.setattr(radsec, "HANDSHAKES_AT_ONCE", 3.0)
+    monkeypatch.setattr(radsec, "HANDSHAKES_PER_S", 0.0)
+    monkeypatch.setattr(radsec, "MAX_ORIGINS", 2)
+    origins = ["a"]
+    monkeypatch.setattr(radsec, "_origin", lambda _: origins[-1])
+
+    async def test() -> None:
+        async with running(made) as one:
+            for _ in range(3):
+                assert (await (await one.connect(made.vpn)).ask(live())).what == "Accept"
+            assert await one.is_refused(made.vpn)
+            for other in "bcd":
+                origins.append(other)
+                assert (await (await one.connect(made.vpn)).ask(live())).what == "Accept"
+                assert len(one.tls._begun) <= 2
+
+    run(test())
+
+
 def test_what_is_no_tls_ends(made: Certificates) -> None:
     async def test() -> None:
         async with running(made) as one:
