@@ -141,8 +141,7 @@ class Situation:
 
     ``name`` is the canonical name; "" when the presented one maps to no identity. ``tag`` is the keyed tag of what was
     typed and by which client. ``reading`` is the one whose password was checked; None where none was. ``challenge_spent``: the
-    challenge that this answers was answered before, or has passed its end.
-    ``challenge_spent``: the challenge that a client carried and that this answers was answered before, or is over.
+    challenge that a client carried and that this answers was answered before, or is over.
     """
 
     name: str

@@ -27,7 +27,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 CANNOT_START = -1
 STEADY_S = 60.0
 """A worker that ran so long is started again at once when it dies."""
-MAX_LINE = 1 << 20
+MAX_LINE = 1 << 24
+"""Octets of a worker's line: ten thousand clients make about 2 MB."""
 
 log = logging.getLogger(__name__)
 
