@@ -22,7 +22,7 @@ from radius_plugin.clients import Client, PeerIdentity
 from radius_plugin.exchange import Exchange
 from radius_plugin.server import ANY
 from radius_plugin.settings import Listen, Purpose, RadiusDoorSettings, TlsSettings, Transport
-from radius_plugin.wire import PACKET_MAX, Malformed, packet_length
+from radius_plugin.wire import Malformed, packet_length
 
 BACKLOG = 256
 MAX_UNSENT = 256 * 1024
@@ -226,9 +226,14 @@ class RadSecServer:
             connection.close()
             self.count("tls_handshake_failed")
             log.warning("no TLS connection with %s: %s", address, getattr(err, "verify_message", None) or err)
-        except BaseException:
+        except asyncio.CancelledError:
             connection.close()
             raise
+        except Exception:
+            # A bug is one connection's trouble.
+            connection.close()
+            self.count("tls_handshake_failed")
+            log.exception("a TLS connection with %s could not be made", address)
 
 
 def _origin(address: str) -> Hashable:
@@ -267,7 +272,7 @@ class _Connection(asyncio.Protocol):
         certificate = secured.getpeercert() or {}
         self._identity = identity_of(certificate, secured.getpeercert(binary_form=True) or b"")
         # Asked here as well: a session that is taken up again shows its certificate without verifying it.
-        self._good_until = ssl.cert_time_to_seconds(certificate["notAfter"]) if "notAfter" in certificate else 0.0
+        self._good_until = end_of(certificate)
         client = self._client()
         if client is None:
             self._refuse(f"no client has this certificate ({self._identity})")
@@ -315,9 +320,7 @@ class _Connection(asyncio.Protocol):
             client.count(f"dropped_{err.flaw}")
             self._refuse(str(err))
             return
-        del buffer[:at]
-        if len(buffer) > PACKET_MAX:
-            self._refuse("more than a packet without its end")
+        del buffer[:at]  # what remains is less than a packet
 
     def _take(self, client: Client, packet: bytes) -> None:
         exchange = self._server.exchange
@@ -372,6 +375,14 @@ class _Connection(asyncio.Protocol):
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort() if transport.get_write_buffer_size() else transport.close()
+
+
+def end_of(certificate: Any) -> float:
+    """Unix seconds from which on a certificate is no longer good; 0 where it does not say."""
+    try:
+        return float(ssl.cert_time_to_seconds(certificate["notAfter"]))
+    except (KeyError, ValueError):
+        return 0.0
 
 
 def identity_of(certificate: Any, octets: bytes) -> PeerIdentity:

@@ -300,6 +300,31 @@ def test_the_first_may_be_given_up_while_it_is_polled_and_its_retry_hears(bench:
     assert sent.read(second).what == "Accept"
 
 
+def test_who_has_joined_waits_no_longer_than_the_first_would_have(bench: Benches) -> None:
+    one = bench(JOINS, decision_s=30.0)
+    second = retry()
+    one.hear(retry(), port=1)
+    one.pass_time(20)
+    one.hear(second, port=2)
+    one.hear(login("bob", "other"), port=1)
+    one.pass_time(9)
+    assert one.sent == []
+    one.pass_time(2)
+    assert [sent.read(second).what for sent in one.sent] == ["Reject"]
+
+
+def test_an_answer_is_joined_until_its_time_is_over_and_not_until_somebody_looks(bench: Benches) -> None:
+    one = bench(JOINS, join_s=10.0)
+    one.gate.at_once = accepted()
+    one.hear(retry(), port=1)
+    one.monotonic.advance(9.99)
+    assert one.one(retry(), port=2).what == "Accept"
+    assert one.asked == 1
+    one.monotonic.advance(0.02)
+    one.hear(retry(), port=3)
+    assert one.asked == 2
+
+
 def test_a_login_that_nobody_waits_for_answers_the_retry_that_comes_after(bench: Benches) -> None:
     one = bench(JOINS)
     one.hear(retry(), port=1)
@@ -381,13 +406,21 @@ def test_a_device_that_nobody_answers_ends_with_the_clients_patience(
     assert nothing_is_left(one)
 
 
-def test_a_device_may_take_longer_than_a_decision(bench: Benches) -> None:
+@pytest.mark.parametrize("joins_before", [True, False])
+def test_a_device_may_take_longer_than_a_decision(bench: Benches, joins_before: bool) -> None:
     """``decision_s`` is for backends; a person has ``wait_s``, and so has every retry that has joined."""
     one = bench(replace(JOINS, wait_s=60.0))
     one.gate.at_once = PENDING
     first, second = retry(), retry()
-    one.hear(first, port=1)
-    one.hear(second, port=2)
+    if joins_before:
+        one.gate.at_once = None
+        one.hear(first, port=1)
+        one.hear(second, port=2)
+        one.gate.at_once = PENDING
+        one.decide(PENDING)
+    else:
+        one.hear(first, port=1)
+        one.hear(second, port=2)
     one.pass_time(50)
     one.gate.at_once = accepted()
     one.pass_time(2)

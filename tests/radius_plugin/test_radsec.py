@@ -23,7 +23,7 @@ from mfa_core.secret import Secret
 from mfa_core.verdict import Accepted
 from radius_plugin import radsec
 from radius_plugin.door import RadiusDoor, Sockets
-from radius_plugin.radsec import RadSecServer, identity_of
+from radius_plugin.radsec import RadSecServer, end_of, identity_of
 from radius_plugin.settings import Listen, RadiusDoorSettings, RequireSignature, TlsClient, TlsSettings, Transport
 from tests.end_to_end.radius_certificates import Authority, Certificate
 from tests.end_to_end.radius_packets import Answer, read_answer
@@ -524,6 +524,29 @@ def test_handshakes_are_bounded_in_all(made: Certificates, monkeypatch: pytest.M
             assert (await (await one.connect(made.vpn)).ask(asked())).what == "Accept"
 
     run(test())
+
+
+@pytest.mark.parametrize(
+    ("certificate", "end"),
+    [({"notAfter": "Jan  1 00:00:00 2030 GMT"}, 1_893_456_000.0), ({"notAfter": "some day"}, 0.0), ({}, 0.0)],
+)
+def test_a_certificate_that_does_not_say_when_it_ends_has_ended(certificate: dict[str, str], end: float) -> None:
+    assert end_of(certificate) == end
+
+
+def test_a_bug_costs_one_connection(
+    made: Certificates, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with running(made) as one:
+            with monkeypatch.context() as patched:
+                patched.setattr(radsec, "_Connection", lambda _: 1 / 0)
+                assert await one.is_refused(made.vpn)
+            assert (await (await one.connect(made.vpn)).ask(asked())).what == "Accept"
+            assert not one.tls._arriving
+
+    run(test())
+    assert "could not be made" in caplog.text
 
 
 def test_one_origin_begins_so_often(made: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
