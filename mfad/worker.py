@@ -15,6 +15,7 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mfa_core.errors import ConfigurationError, MfaError
 from mfa_core.model import Door
@@ -22,7 +23,7 @@ from mfa_runtime.config import Config
 from mfa_runtime.state_lock import StateLock
 from mfa_runtime.store.database import restrict_file_mode
 from mfad.build import Parts, build
-from radius_plugin.door import RadiusDoor, Sockets
+from radius_plugin.door import Counters, RadiusDoor, Sockets
 from radius_plugin.settings import Listen, Purpose, Transport
 
 TELL_EVERY_S = 1.0
@@ -146,9 +147,36 @@ async def _tell(door: RadiusDoor, pipe: int, stop: asyncio.Event) -> None:
     """Say that it is ready, then every second what was counted."""
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_write_pipe(lambda: _Pipe(stop), os.fdopen(pipe, "wb", buffering=0))
-    said: dict[str, object] = {"ready": True}
+    news = News()
+    transport.write(json.dumps({"ready": True}).encode() + b"\n")
     while True:
-        if not transport.get_write_buffer_size():  # a daemon that reads slowly misses a second
-            transport.write(json.dumps(said).encode() + b"\n")
         await asyncio.sleep(TELL_EVERY_S)
-        said = {"counters": door.counters()}
+        if not transport.get_write_buffer_size():  # a daemon that reads slowly misses a second
+            transport.write(json.dumps(news.of(door.counters())).encode() + b"\n")
+
+
+class News:
+    """What has changed since it was told: there may be 10,000 clients, of which few speak in a second."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, dict[str, int]] = {}
+
+    def of(self, counters: Counters) -> dict[str, object]:
+        """The line to write; it counts as told. ``whole``: there are no clients but these."""
+        clients, told = counters["clients"], self._told
+        self._told = clients
+        if clients.keys() != told.keys():
+            return {"counters": counters, "whole": True}
+        changed = {name: counts for name, counts in clients.items() if counts != told[name]}
+        return {"counters": {**counters, "clients": changed}, "whole": False}
+
+
+def with_news(known: Counters | None, said: dict[str, Any]) -> Counters:
+    """The counters of a worker after a line that :class:`News` has made. Raises: ValueError for any other line."""
+    try:
+        news: Counters = said["counters"]
+        if not said["whole"]:
+            news["clients"] = {**(known["clients"] if known is not None else {}), **news["clients"]}
+    except (KeyError, TypeError) as err:
+        raise ValueError(f"a line without {err}") from err
+    return news

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mfa_core.errors import ConfigurationError
-from mfad.worker import Inherited
+from mfad.worker import Inherited, with_news
 from radius_plugin.door import Counters, Sockets
 
 READY_S = 60.0
@@ -143,9 +143,10 @@ class Workers:
         try:
             while line := await reader.readline():
                 said = json.loads(line)
-                if said.get("ready"):
+                if said == {"ready": True}:
                     worker.ready.set()
-                worker.counters = said.get("counters", worker.counters)
+                else:
+                    worker.counters = with_news(worker.counters, said)
         except (ValueError, asyncio.LimitOverrunError) as err:
             log.error("RADIUS worker %d says what cannot be read: %s", worker.number, err)
         finally:

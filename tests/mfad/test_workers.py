@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mfa_core.errors import ConfigurationError
-from mfad.worker import Inherited
-from mfad.workers import CANNOT_START, Workers
+from mfad.worker import Inherited, News, with_news
+from mfad.workers import CANNOT_START, MAX_LINE, Workers
 from radius_plugin.door import Sockets
 from radius_plugin.settings import Listen, Purpose, RadiusDoorSettings, Transport
 from tests.end_to_end.daemon import CROWD, Mfad
@@ -235,6 +238,37 @@ def test_what_is_handed_down_arrives_as_it_was() -> None:
         (tls,) = arrived.tls
         with tls:
             assert tls.getsockname() == sockets.tls[0].getsockname()
+
+
+WORDS = st.dictionaries(st.sampled_from("xy"), st.integers(0, 3), max_size=2)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), WORDS, max_size=3), min_size=1, max_size=8))
+def test_the_daemon_knows_what_its_worker_has_counted(said: list[dict[str, dict[str, int]]]) -> None:
+    """Line after line, whatever came and went."""
+    news, known = News(), None
+    for number, clients in enumerate(said):
+        counters: Any = {"strangers": {"unknown_client": number}, "clients": clients, "under_way": number}
+        known = with_news(known, json.loads(json.dumps(news.of(counters))))
+        assert known == counters
+
+
+def test_clients_that_say_nothing_take_no_room_in_a_line() -> None:
+    counters: Any = {"clients": {f"client-{number}": {"access_request": 1} for number in range(10_000)}}
+    news = News()
+    first = json.dumps(news.of(counters))
+    assert len(first) < MAX_LINE
+    clients = {name: dict(counts) for name, counts in counters["clients"].items()}
+    clients["client-7"]["access_request"] = 2
+    assert news.of({**counters, "clients": clients}) == {
+        "counters": {"clients": {"client-7": {"access_request": 2}}}, "whole": False
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("line", [{}, [], 1, None, {"counters": 1}, {"counters": {}, "whole": False}, {"whole": True}])
+def test_any_other_line_is_refused(line: Any) -> None:
+    with pytest.raises(ValueError, match="a line without"):
+        with_news(None, line)
 
 
 @pytest.mark.parametrize("text", ["", "x", "5,6", "5,tls", "5,tls:x", "5,other:6", "5,authentication:", ","])
