@@ -60,7 +60,7 @@ class Workers:
         loop = asyncio.get_running_loop()
         self._ended_early = ended = loop.create_future()
         self._keepers = [loop.create_task(self._keep(worker)) for worker in self._workers]
-        ready = asyncio.gather(*(worker.ready.wait() for worker in self._workers))
+        ready = loop.create_task(self._all_ready())
         await asyncio.wait({ready, ended}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
         self._ended_early = None
         if ready.done():
@@ -69,6 +69,10 @@ class Workers:
         await self.stop()
         what = f"ended with {ended.result()}" if ended.done() else f"was not ready within {READY_S:.0f} s"
         raise ConfigurationError(f"a RADIUS worker {what}", cure="see what it said above")
+
+    async def _all_ready(self) -> None:
+        for worker in self._workers:
+            await worker.ready.wait()
 
     def reload(self) -> None:
         """Let every worker read the configuration again; the caller has found it good."""
