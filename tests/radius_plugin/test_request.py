@@ -155,6 +155,7 @@ def test_the_answer_to_a_challenge_is_a_code_and_what_was_proved_is_in_the_state
         (state()[:-1], Unasked.UNKNOWN_CHALLENGE),
         (state() + b"x", Unasked.UNKNOWN_CHALLENGE),
     ],
+    ids=["other name", "other case", "other address", "other client", "over", "empty", "zeros", "short", "long"],
 )
 def test_another_state_asks_nothing(octets: bytes, why: Unasked) -> None:
     assert refusal(login("alice", "123456", (STATE, octets))) is why
@@ -165,7 +166,11 @@ def test_of_two_states_the_first_counts_and_the_second_mends_nothing() -> None:
     assert read(login("alice", "1", (STATE, state()), (STATE, b"other"))).carried is not None
 
 
-@pytest.mark.parametrize("octets", [login("alice", "", (STATE, state())), request((USER_NAME, b"alice"), (STATE, state()))])
+@pytest.mark.parametrize(
+    "octets",
+    [login("alice", "", (STATE, state())), request((USER_NAME, b"alice"), (STATE, state()))],
+    ids=["empty password", "no password"],
+)
 def test_an_empty_answer_is_no_new_question(octets: bytes) -> None:
     assert refusal(octets, replace(CLIENT, empty_password=EmptyPassword.CHALLENGE)) is Unasked.NO_CREDENTIAL
 
