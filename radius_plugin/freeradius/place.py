@@ -1,7 +1,7 @@
 """Where does FreeRADIUS's module find us? (radius.sock)
 
 Room rule: what makes, checks and removes that one listening socket lives here, and who may speak on it. The uid that the kernel
-names is the lock; the directory's group only keeps others from knocking.
+names is the lock; the directory's group only keeps others from knocking, where we may give it to one.
 """
 
 from __future__ import annotations
@@ -69,8 +69,7 @@ def open_place(path: Path, users: Sequence[str]) -> Place:
         listener.setblocking(False)
         draft.unlink(missing_ok=True)
         listener.bind(os.fspath(draft))
-        os.chown(draft, -1, group)
-        draft.chmod(0o660 if group != -1 else 0o666)  # without root we can give it to no group; the uid decides anyway
+        draft.chmod(0o660 if _gave(draft, group) else 0o666)
         listener.listen(BACKLOG)
         draft.rename(path)
         return Place(listener, path, path.lstat().st_ino)
@@ -87,6 +86,17 @@ def _entries(users: Sequence[str]) -> list[pwd.struct_passwd]:
     return found
 
 
+def _gave(path: Path, group: int) -> bool:
+    """Give ``path`` to ``group``. False where we may not (no root, the shipped systemd unit): the uid decides anyway."""
+    if group == -1:
+        return False
+    try:
+        os.chown(path, -1, group)
+    except PermissionError:
+        return False
+    return True
+
+
 def _prepare(directory: Path, group: int) -> None:
     try:
         for above in reversed(directory.parents):
@@ -94,8 +104,7 @@ def _prepare(directory: Path, group: int) -> None:
                 above.mkdir()
                 above.chmod(0o755)  # whatever the umask is: FreeRADIUS has to pass through it
         directory.mkdir(mode=0o700)
-        os.chown(directory, -1, group)
-        directory.chmod(0o750 if group != -1 else 0o755)
+        directory.chmod(0o750 if _gave(directory, group) else 0o755)
     except FileExistsError:
         pass
     except OSError as error:

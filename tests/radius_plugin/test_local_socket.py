@@ -8,6 +8,8 @@ import os
 import socket
 import stat
 import struct
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -336,6 +338,22 @@ def test_the_directory_is_for_the_group_of_freeradius_alone(tmp_path: Path) -> N
             assert stat.S_IMODE(directory.st_mode) == 0o755
     finally:
         place.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to lose")
+def test_freeradius_finds_us_also_where_we_may_give_nothing_to_its_group(tmp_path: Path) -> None:
+    """As in packaging/systemd/mfad.service: root, and no capability."""
+    path = tmp_path / "run" / "radius.sock"
+    opens = (
+        "import sys, pathlib; from radius_plugin.freeradius.place import open_place;"
+        " path = pathlib.Path(sys.argv[1]); place = open_place(path, ('nobody',));"
+        " print(*(oct(one.stat().st_mode & 0o777) for one in (path.parent, path))); place.close()"
+    )
+    bare = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--clear-groups")
+    for _ in range(2):  # the second time the directory is there
+        command = [*bare, sys.executable, "-c", opens, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+        assert (done.returncode, done.stdout) == (0, "0o755 0o666\n"), done.stderr
 
 
 def test_freeradius_can_pass_through_what_stands_above_whatever_the_umask_is(tmp_path: Path) -> None:
