@@ -27,7 +27,7 @@ def accounting_line(packet: Packet, client: str) -> dict[str, object]:
         "status": "none" if status is None else _STATUS.get(status, str(status)),
         "user": _text(packet, Type.USER_NAME),
         "session": _text(packet, Type.ACCT_SESSION_ID),
-        "source": _text(packet, Type.CALLING_STATION_ID),
+        "source": _text(packet, Type.CALLING_STATION_ID) or None,
     }
     for name, kind in _NUMBERS:
         number = _number(packet, kind)

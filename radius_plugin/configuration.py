@@ -363,6 +363,11 @@ def _weaknesses(client: ClientSettings) -> Iterable[str]:
             )
     if len(client.secrets) > 1 and not client.previous_secret_until:
         yield f"{who}: its previous secret has no end; give previous_secret_until, or take previous_secret_file out"
+    if len(client.secrets) == 1 and client.previous_secret_until:
+        yield (
+            f"{who}: its previous secret is past its end and not taken any more; "
+            "take previous_secret_file and previous_secret_until out, or correct the date"
+        )
 
 
 def policy_warnings(door: RadiusDoor, policy: Policy) -> list[str]:

@@ -44,7 +44,8 @@ class ConfigurationProblems(ConfigurationError):
         self.problems = tuple(sorted(problems, key=lambda problem: (problem.line, problem.key)))
         # Each line carries its own cure; this one is for all of them.
         super().__init__(
-            "\n".join(map(str, self.problems)), cure="config/mfad.yaml shows every key with its unit and default"
+            "\n".join(map(str, self.problems)),
+            cure="config/mfad.yaml and config/radius.yaml show every key with its unit and default",
         )
 
 

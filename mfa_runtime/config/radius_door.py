@@ -209,7 +209,8 @@ def _until(value: object) -> Until | None:
             end = datetime.fromisoformat(value)
         sensible = _EARLIEST <= (end if end.tzinfo is not None else end.replace(tzinfo=UTC)) <= _LATEST
     except (TypeError, ValueError, OverflowError):
-        raise Unfit(expected, "put it in quotes") from None
+        cure = "the year stands first" if isinstance(value, str) else "put it in quotes"
+        raise Unfit(expected, cure) from None
     if not sensible:
         raise Unfit(expected, "a year from 2000 to 2999")
     return Until(end)

@@ -44,7 +44,7 @@ def test_a_status_has_a_name_or_its_number(value: bytes, status: str) -> None:
 
 
 def test_nothing_in_it_is_a_line_as_well() -> None:
-    assert line() == {"kind": "accounting", "client": "vpn", "status": "none", "user": "", "session": "", "source": ""}
+    assert line() == {"kind": "accounting", "client": "vpn", "status": "none", "user": "", "session": "", "source": None}
 
 
 @given(st.lists(st.tuples(st.sampled_from([1, 31, 40, 42, 43, 44, 46, 49, 80]), st.binary(max_size=253)), max_size=8))

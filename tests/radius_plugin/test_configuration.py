@@ -254,13 +254,17 @@ def test_a_secret_is_rotated(folder: Path) -> None:
     end = 1_801_436_400.0
     berlin = "time_zone: Europe/Berlin\ndoors: {radius: {clients: [{name: n, network: 192.0.2.1, secret_file: good, %s}]}}"
 
-    [during] = built(folder, berlin % keys, now=end - 1).clients
+    before_end = built(folder, berlin % keys, now=end - 1)
     (folder / "old").unlink()
-    [after] = built(folder, berlin % keys, now=end).clients
+    past_end = built(folder, berlin % keys, now=end)
+    [during], [after] = before_end.clients, past_end.clients
 
     assert [secret.reveal().decode() for secret in during.secrets] == [GOOD, f"{GOOD} once"]
     assert (during.previous_secret_until, after.previous_secret_until) == (end, end)
     assert [secret.reveal().decode() for secret in after.secrets] == [GOOD]
+    assert warnings(before_end) == []
+    [warning] = warnings(past_end)
+    assert "past its end" in warning
 
 
 def test_a_previous_secret_without_an_end_is_warned_of(folder: Path) -> None:
