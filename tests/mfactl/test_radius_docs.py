@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,20 @@ def test_radsecproxy_sample_has_the_lines_that_are_tried() -> None:
 
     assert {"RetryCount 0", "accountingServer mfad"} <= fixed
     assert fixed - {""} <= written
+
+
+def test_the_certificates_of_the_guide_are_good_for_both_sides(tmp_path: Path) -> None:
+    """Made by the commands as they stand: a server's and a client's, of that CA, neither of them a CA itself."""
+    [commands] = re.findall(r"```sh\n(make\(\) \{.*?)```", MAIN, re.DOTALL)
+    subprocess.run(["sh", "-euc", commands], cwd=tmp_path, check=True, capture_output=True)
+
+    for name, purpose, host in (
+        ("radius", "sslserver", ("-verify_ip", "192.0.2.9")),
+        ("radius", "sslserver", ("-verify_hostname", "radius.example.org")),
+        ("campus", "sslclient", ("-verify_hostname", "radsec.campus.example.org")),
+    ):
+        verify = ["openssl", "verify", "-x509_strict", "-purpose", purpose, *host, "-CAfile", "ca.pem", f"{name}.pem"]
+        assert subprocess.run(verify, cwd=tmp_path, capture_output=True, text=True).stdout == f"{name}.pem: OK\n"
+        shown = subprocess.run(["openssl", "x509", "-noout", "-text", "-in", f"{name}.pem"], cwd=tmp_path, capture_output=True)
+        assert b"CA:FALSE" in shown.stdout
+        assert (tmp_path / f"{name}.key").stat().st_mode & 0o077 == 0
