@@ -6,23 +6,21 @@ the door's lock: pam_mfa.so refuses to talk to a socket in a directory that some
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 
 from mfa_core.errors import ConfigurationError
+from mfa_runtime import seqpacket
 
 PRIVILEGED = "priv.sock"
 USER = "user.sock"
 MODES = {PRIVILEGED: 0o600, USER: 0o666}
 BACKLOG = 1_024
 """A full queue makes connect() wait in the login process: let it be longer than any burst of logins."""
-PATH_MAX = 107
-"""Bytes of sun_path without its NUL (unix(7))."""
 LISTEN_FDS_START = 3
 
 
@@ -37,9 +35,7 @@ class Listeners:
     def close(self) -> None:
         """Stop listening, and remove what we made, unless another mfad has put its own there meanwhile."""
         for path, inode in self.inodes.items():
-            with contextlib.suppress(OSError):
-                if path.lstat().st_ino == inode:
-                    path.unlink()
+            seqpacket.remove(path, inode)
         self.privileged.close()
         self.user.close()
 
@@ -55,8 +51,9 @@ def open_listeners(directory: Path) -> Listeners:
     try:
         for name in (PRIVILEGED, USER):
             path = directory / name
-            _clear(path)
-            made[name] = _listen(path, MODES[name])
+            seqpacket.clear(path, cure="stop it, or choose another socket_dir")
+            lock = methodcaller("chmod", MODES[name])
+            made[name] = seqpacket.listen(path, lock, backlog=BACKLOG, cure="let mfad's user write to socket_dir")
             inodes[path] = path.lstat().st_ino
     except BaseException:
         for one in made.values():
@@ -98,10 +95,10 @@ def inherited_listeners(environment: Mapping[str, str], pid: int) -> Listeners |
 
 
 def _prepare(directory: Path) -> None:
-    longest = directory / f".{PRIVILEGED}.{os.getpid()}"
-    if len(os.fsencode(longest)) > PATH_MAX:
+    if not seqpacket.fits(directory / PRIVILEGED):
         raise ConfigurationError(
-            f"{directory}: a socket in it has a path of more than {PATH_MAX} bytes", cure="choose a shorter socket_dir"
+            f"{directory}: a socket in it has a path of more than {seqpacket.PATH_MAX} bytes",
+            cure="choose a shorter socket_dir",
         )
     try:
         directory.mkdir(mode=0o755, parents=True)
@@ -110,48 +107,8 @@ def _prepare(directory: Path) -> None:
         pass
     except OSError as error:
         raise ConfigurationError(f"{directory}: {error.strerror}", cure="create socket_dir, owned by mfad's user") from error
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise ConfigurationError(f"{directory} is no directory", cure="name a directory, not a link, as socket_dir")
-    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
-        raise ConfigurationError(
-            f"{directory} is owned by uid {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}:"
-            " pam_mfa.so will not trust a socket there",
-            cure=f"chown {os.geteuid()} {directory} && chmod 0755 {directory}",
-        )
-
-
-def _clear(path: Path) -> None:
-    """Make sure that ``path`` may be replaced: nothing is there, or a socket of ours that nobody answers."""
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(found.st_mode) or found.st_uid not in (0, os.geteuid()):
-        raise ConfigurationError(f"{path} is in the way and is no socket of ours", cure=f"look at it and remove it: {path}")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(os.fspath(path))
-        except (ConnectionRefusedError, FileNotFoundError, ConnectionResetError):
-            return
-        except OSError:
-            pass  # EAGAIN: its queue is full, so somebody listens; EPROTOTYPE: another kind of daemon does
-    raise ConfigurationError(f"another mfad answers on {path}", cure="stop it, or choose another socket_dir")
-
-
-def _listen(path: Path, mode: int) -> socket.socket:
-    """Bind under another name, set the mode, listen, then rename: whoever opens ``path`` finds it ready and locked."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        listener.setblocking(False)
-        draft.unlink(missing_ok=True)
-        listener.bind(os.fspath(draft))
-        draft.chmod(mode)
-        listener.listen(BACKLOG)
-        draft.rename(path)
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(f"{path}: {error.strerror}", cure="let mfad's user write to socket_dir") from error
-    return listener
+    seqpacket.check_directory(
+        directory,
+        danger="pam_mfa.so will not trust a socket there",
+        cure=f"chown {os.geteuid()} {directory} && chmod 0755 {directory}",
+    )

@@ -1,20 +1,16 @@
 """Which process is at the other end, whose is it, and how often may it come?
 
 Room rule: what the kernel and the user database say of a peer lives here, and the bounds on one uid. Nothing here reads a
-message: SO_PEERCRED names the uid at connect(), so a setuid program is root and a screen locker is its user.
+message: the uid is that of connect(), so a setuid program is root and a screen locker is its user.
 """
 
 from __future__ import annotations
 
 import asyncio
 import pwd
-import socket
-import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-
-_UCRED = struct.Struct("iII")  # struct ucred: pid, uid, gid (unix(7))
 
 NAMES_MAX = 256
 NAME_KEPT_S = 60.0
@@ -22,12 +18,6 @@ NAME_KEPT_S = 60.0
 BUCKETS_MAX = 1_024
 """Uids whose rate is remembered; the longest unseen is forgotten first. Somebody with subordinate uids (subuid(5)) can cycle
 through more: ordinary users have a bound together, which server.py keeps."""
-
-
-def peer_uid(connection: socket.socket) -> int:
-    """Return the effective uid that the peer had when it connected."""
-    _, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return int(uid)
 
 
 def look_up_name(uid: int) -> bytes | None:

@@ -24,10 +24,11 @@ from typing import TypeVar
 from mfa_core.model import Attempt
 from mfa_core.verdict import Unavailable, Unready, Verdict
 from mfa_runtime.gate import Gate
+from mfa_runtime.seqpacket import peer_uid
 from pam_mfa.conversation import Conversation, Event, HangUp, State, Step, Withdrawn
 from pam_mfa.listeners import Listeners, open_listeners
 from pam_mfa.login import Peer, Trust
-from pam_mfa.peers import UidRates, UserNames, look_up_name, peer_uid
+from pam_mfa.peers import UidRates, UserNames, look_up_name
 from pam_mfa.plain_text import quoted
 from pam_mfa.results import Refusal, refusal_ops
 from pam_mfa.settings import PamDoorSettings

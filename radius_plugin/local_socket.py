@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mfa_runtime.seqpacket import peer_uid
 from radius_plugin.freeradius.messages import (
     MESSAGE_MAX,
     MessageRefused,
@@ -31,7 +32,7 @@ from radius_plugin.freeradius.messages import (
     encode_recorded,
     encode_reply,
 )
-from radius_plugin.freeradius.place import Place, allowed_uids, open_place, peer_uid
+from radius_plugin.freeradius.place import Place, allowed_uids, open_place
 
 ACCEPT_PAUSE_S = 0.5
 COMPLAINT_INTERVAL_S = 10.0

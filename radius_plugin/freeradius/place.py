@@ -10,19 +10,14 @@ import contextlib
 import os
 import pwd
 import socket
-import stat
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mfa_core.errors import ConfigurationError
+from mfa_runtime import seqpacket
 
 BACKLOG = 256
-PATH_MAX = 107
-"""Bytes of sun_path without its NUL (unix(7))."""
-
-_UCRED = struct.Struct("iII")  # struct ucred: pid, uid, gid (unix(7))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +30,8 @@ class Place:
 
     def close(self) -> None:
         """Stop listening, and remove the socket unless another mfad has put its own there meanwhile."""
-        with contextlib.suppress(OSError):
-            if self.path.lstat().st_ino == self.inode:
-                self.path.unlink()
+        seqpacket.remove(self.path, self.inode)
         self.listener.close()
-
-
-def peer_uid(connection: socket.socket) -> int:
-    """Return the effective uid that the peer had when it connected."""
-    _, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return int(uid)
 
 
 def allowed_uids(users: Sequence[str]) -> frozenset[int]:
@@ -57,25 +44,20 @@ def open_place(path: Path, users: Sequence[str]) -> Place:
 
     Raises: ConfigurationError when the place is not safe, is too long a path, or another mfad answers there.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    if len(os.fsencode(draft)) > PATH_MAX:
-        raise ConfigurationError(f"{path}: a path of more than {PATH_MAX} bytes", cure="choose a shorter path for the socket")
+    if not seqpacket.fits(path):
+        raise ConfigurationError(
+            f"{path}: a path of more than {seqpacket.PATH_MAX} bytes", cure="choose a shorter path for the socket"
+        )
     groups = [entry.pw_gid for entry in _entries(users)]
     group = groups[0] if groups and os.geteuid() == 0 else -1
     _prepare(path.parent, group)
-    _clear(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        listener.setblocking(False)
-        draft.unlink(missing_ok=True)
-        listener.bind(os.fspath(draft))
+    seqpacket.clear(path, cure="stop it, or choose another path for the socket")
+
+    def lock(draft: Path) -> None:
         draft.chmod(0o660 if _gave(draft, group) else 0o666)
-        listener.listen(BACKLOG)
-        draft.rename(path)
-        return Place(listener, path, path.lstat().st_ino)
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(f"{path}: {error.strerror}", cure="let mfad's user write to the directory") from error
+
+    listener = seqpacket.listen(path, lock, backlog=BACKLOG, cure="let mfad's user write to the directory")
+    return Place(listener, path, path.lstat().st_ino)
 
 
 def _entries(users: Sequence[str]) -> list[pwd.struct_passwd]:
@@ -110,31 +92,8 @@ def _prepare(directory: Path, group: int) -> None:
     except OSError as error:
         cure = "create the directory, owned by mfad's user"
         raise ConfigurationError(f"{directory}: {error.strerror}", cure=cure) from error
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise ConfigurationError(f"{directory} is no directory", cure="name a directory, not a link")
-    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
-        raise ConfigurationError(
-            f"{directory} is owned by uid {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}:"
-            " somebody else could put a socket there",
-            cure=f"chown {os.geteuid()} {directory} && chmod go-w {directory}",
-        )
-
-
-def _clear(path: Path) -> None:
-    """Make sure that ``path`` may be replaced: nothing is there, or a socket of ours that nobody answers."""
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(found.st_mode) or found.st_uid not in (0, os.geteuid()):
-        raise ConfigurationError(f"{path} is in the way and is no socket of ours", cure=f"look at it and remove it: {path}")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(os.fspath(path))
-        except (ConnectionRefusedError, FileNotFoundError, ConnectionResetError):
-            return
-        except OSError:
-            pass  # EAGAIN: its queue is full, so somebody listens; EPROTOTYPE: another kind of daemon does
-    raise ConfigurationError(f"another mfad answers on {path}", cure="stop it, or choose another path for the socket")
+    seqpacket.check_directory(
+        directory,
+        danger="somebody else could put a socket there",
+        cure=f"chown {os.geteuid()} {directory} && chmod go-w {directory}",
+    )

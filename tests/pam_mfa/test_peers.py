@@ -7,7 +7,8 @@ import os
 import pwd
 import socket
 
-from pam_mfa.peers import BUCKETS_MAX, NAMES_MAX, UidRates, UserNames, look_up_name, peer_uid
+from mfa_runtime.seqpacket import peer_uid
+from pam_mfa.peers import BUCKETS_MAX, NAMES_MAX, UidRates, UserNames, look_up_name
 from tests.pam_mfa.doubles import FakeClock
 
 
