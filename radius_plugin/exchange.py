@@ -53,6 +53,7 @@ _AUTHENTICATION = Purpose.AUTHENTICATION
 _ACCOUNTING = Purpose.ACCOUNTING
 _ALWAYS = SignReplies.ALWAYS
 _AUTO = RequireSignature.AUTO
+_YES = RequireSignature.YES
 _UNKNOWN_CHALLENGE = Unasked.UNKNOWN_CHALLENGE
 _BAD_ENCODING = Unasked.BAD_ENCODING
 _UNAVAILABLE = Outcome.UNAVAILABLE
@@ -289,7 +290,7 @@ class Exchange:
                     return self._with(client, secret)
             self._drop(client, "bad_message_authenticator")
             return None
-        if protected:
+        if protected and client.settings.require_message_authenticator is not _YES:
             return secrets[0]
         if packet.has_eap or packet.code == _STATUS_SERVER or self._must_sign(client.settings):
             self._drop(client, "unsigned")

@@ -257,6 +257,18 @@ def test_over_tls_no_signature_is_needed_and_none_is_learnt_from(bench: Benches)
     assert one.hear_protected(login(secret=WRONG, identifier=3), client) == []
 
 
+def test_a_client_that_shall_sign_must_over_tls_as_well(bench: Benches) -> None:
+    """Asked for by the client's own key only: the certificate may be a proxy's, which somebody else's packets pass through."""
+    one = bench(replace(CLIENT, require_message_authenticator=RequireSignature.YES))
+    one.gate.at_once = accepted()
+    (client,) = one.exchange.clients
+    assert one.hear_protected(login(sign=False, identifier=1), client) == []
+    assert one.counts()["dropped_unsigned"] == 1
+    asked = login(identifier=2)
+    (sent,) = one.hear_protected(asked, client)
+    assert sent.read(asked).what == "Accept"
+
+
 # Two secrets
 
 
