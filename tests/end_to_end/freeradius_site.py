@@ -6,6 +6,7 @@ and everything else are as an administrator would have them, and FreeRADIUS runs
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,11 +16,12 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.end_to_end.programs import REPOSITORY, clean_environment, run, start, stop, wait_until
+from tests.end_to_end.programs import PATIENCE_S, REPOSITORY, clean_environment, run, start, stop, wait_until
 from tests.end_to_end.radius_certificates import Authority
-from tests.end_to_end.radius_packets import Nas
+from tests.end_to_end.radius_packets import Answer, Nas
 from tests.end_to_end.radius_programs import free_port
 
 STOCK = Path("/etc/freeradius/3.0")
@@ -48,14 +50,29 @@ def commands(name: str) -> str:
     return str(blocks[name])
 
 
-class Site:
-    """A FreeRADIUS in ``directory`` that asks the mfad behind ``socket``.
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where mfad listens on 127.0.0.1 for a FreeRADIUS that hands requests on to it."""
 
-    ``changes`` are replaced in the installed files: (file below the configuration, what stands there, what shall).
+    auth: int
+    acct: int
+
+
+class Site:
+    """A FreeRADIUS in ``directory`` that asks the mfad behind ``socket``; with ``ports``, it hands on to them what it can.
+
+    Their shared secret is then made by the commands of the guide, in :attr:`secret_file`. ``changes`` are replaced in the
+    installed files: (file below the configuration, what stands there, what shall).
     """
 
     def __init__(
-        self, directory: Path, socket: Path, *, changes: tuple[tuple[str, str, str], ...] = (), clients: str = ""
+        self,
+        directory: Path,
+        socket: Path,
+        *,
+        ports: Ports | None = None,
+        changes: tuple[tuple[str, str, str], ...] = (),
+        clients: str = "",
     ) -> None:
         directory.mkdir(mode=0o755)
         self.directory = directory
@@ -64,15 +81,16 @@ class Site:
         self.ports = {"auth": free_port(), "acct": free_port()}
         self.authority = Authority(directory / "ca")
         self._program: subprocess.Popen[bytes] | None = None
+        self._etc = directory / "etc-mfad"
         self._copy()
-        self._install()
+        self._install("plugin" if ports is None else "proxy")
         self._change("mods-available/mfad", "/run/mfad/radius/radius.sock", str(socket))
-        self._change(
-            "sites-available/mfad", "ipaddr = *\n\t\tport = 1812", f"ipaddr = 127.0.0.1\n\t\tport = {self.ports['auth']}"
-        )
-        self._change(
-            "sites-available/mfad", "ipaddr = *\n\t\tport = 1813", f"ipaddr = 127.0.0.1\n\t\tport = {self.ports['acct']}"
-        )
+        site = "sites-available/mfad" if ports is None else "sites-available/mfad-proxy"
+        for usual, port in (("1812", self.ports["auth"]), ("1813", self.ports["acct"])):
+            self._change(site, f"ipaddr = *\n\t\tport = {usual}", f"ipaddr = 127.0.0.1\n\t\tport = {port}")
+        if ports is not None:
+            for usual, port in (("18120", ports.auth), ("18120", ports.auth), ("18130", ports.acct)):
+                self._change(site, f"\tport = {usual}\n", f"\tport = {port}\n")
         for name, before, after in changes:
             self._change(name, before, after)
         (self.raddb / "clients.conf").write_text(
@@ -99,15 +117,21 @@ class Site:
         (self.directory / "logs").mkdir()
         (self.directory / "run").mkdir()
 
-    def _install(self) -> None:
+    @property
+    def secret_file(self) -> Path:
+        """What mfad and FreeRADIUS share, made by the guide's commands."""
+        return self._etc / "radius" / "freeradius.secret"
+
+    def _install(self, way: str) -> None:
         certificate = self.authority.issue(NAME, server=True)
         here = f"{sys.executable} -c 'import radius_plugin.freeradius as here; print(*here.__path__)'"
-        script = (commands("install") + commands("certificate")).replace(str(STOCK), str(self.raddb))
+        script = (commands("install") + commands("certificate") + commands(way)).replace(str(STOCK), str(self.raddb))
         script, times = re.subn(r"/usr/lib/mfad/bin/python -c '.*?'", here, script)
         assert times == 1
         script = script.replace("/root/radius.pem", str(certificate.certificate)).replace(
             "/root/radius.key", str(certificate.key)
         )
+        script = script.replace("/etc/mfad", str(self._etc))
         run(["sh", "-euc", script])
 
     def _change(self, name: str, before: str, after: str) -> None:
@@ -206,6 +230,15 @@ class Site:
 TTLS_PAP = {"eap": "TTLS", "phase2": '"auth=PAP"'}
 TTLS_GTC = {"eap": "TTLS", "phase2": '"autheap=GTC"'}
 PEAP_GTC = {"eap": "PEAP", "phase2": '"auth=GTC"'}
+
+
+def ask_again(nas: Nas, request: bytes) -> Answer:
+    """Send it until it is answered, as clients do: for a moment after its reply FreeRADIUS takes a request for unfinished."""
+    for _ in range(int(PATIENCE_S)):
+        nas.send(request)
+        with contextlib.suppress(AssertionError):
+            return nas.receive(request, patience_s=1.0)
+    raise AssertionError("no answer to a retransmitted request")
 
 
 class Wpa:

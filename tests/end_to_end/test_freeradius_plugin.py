@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -15,8 +14,18 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.daemon import Mfad
-from tests.end_to_end.freeradius_site import NAME, PEAP_GTC, PROGRAMS, SECRET, TTLS_GTC, TTLS_PAP, Site, passable_directory
-from tests.end_to_end.programs import PATIENCE_S, must_be_root, must_have, wait_until
+from tests.end_to_end.freeradius_site import (
+    NAME,
+    PEAP_GTC,
+    PROGRAMS,
+    SECRET,
+    TTLS_GTC,
+    TTLS_PAP,
+    Site,
+    ask_again,
+    passable_directory,
+)
+from tests.end_to_end.programs import must_be_root, must_have, wait_until
 from tests.end_to_end.radius_certificates import Authority
 from tests.end_to_end.radius_packets import (
     CALLING_STATION_ID,
@@ -27,8 +36,6 @@ from tests.end_to_end.radius_packets import (
     STATE,
     STOP,
     USER_NAME,
-    Answer,
-    Nas,
     attribute,
     chap,
 )
@@ -157,15 +164,6 @@ def test_radclient_gets_in_with_a_code(mfad: Mfad, site: Site) -> None:
     heard = radclient(server, SECRET, site.directory, words)
     assert heard.what == "Access-Accept", heard.screen
     assert radclient(server, SECRET, site.directory, words).what == "Access-Reject"
-
-
-def ask_again(nas: Nas, request: bytes) -> Answer:
-    """Send it until it is answered, as clients do: for a moment after its reply FreeRADIUS takes a request for unfinished."""
-    for _ in range(int(PATIENCE_S)):
-        nas.send(request)
-        with contextlib.suppress(AssertionError):
-            return nas.receive(request, patience_s=1.0)
-    raise AssertionError("no answer to a retransmitted request")
 
 
 def test_a_retransmitted_request_gets_the_same_octets(mfad: Mfad, site: Site) -> None:
