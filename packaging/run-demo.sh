@@ -28,7 +28,7 @@ doors:
   pam:
     socket_dir: ./var/run       # priv.sock, user.sock
   radius:
-    listen: ["$radius"]
+    listen: ["$radius"]    # another port, if somebody has this one
     clients:
       - {name: demo, network: 127.0.0.1, secret_file: ./radius.secret}
 policy: []                      # first match wins; the default requires TOTP of everyone
@@ -37,6 +37,13 @@ YAML
 radius=$(sed -n 's/^ *listen: \["\([^"]*\)".*/\1/p' "$MFAD_CONFIG")
 
 $mfactl init
+# A new secret for the demo user would take the codes of a demo that runs already away.
+if $mfactl status --json | .venv/bin/python -c '
+import json, sys
+sys.exit(not json.load(sys.stdin)["sockets"]["priv.sock"])'; then
+    echo "the demo runs already, in another terminal: use that one, or stop it there with Ctrl-C" >&2
+    exit 1
+fi
 # A secret is shown once, when it is made: each start gives the demo user a new one.
 if $mfactl user show "$user" >/dev/null 2>&1; then $mfactl user reset "$user" >/dev/null; fi
 answer=$($mfactl enrol "$user" --no-confirm --json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -68,6 +69,23 @@ def test_radclient_is_accepted_then_rejected(demo: Demo) -> None:
 
     assert "Received Access-Accept" in first.stdout, first.stdout + first.stderr
     assert "Received Access-Reject" in second.stdout
+
+
+def test_a_second_demo_leaves_the_codes_of_the_first_alone(demo: Demo) -> None:
+    """It says that one runs, and gives the user no other secret."""
+    script = demo.directory / "packaging" / "run-demo.sh"
+    demo_itself = demo.directory / "var" / "demo" / "mfad.yaml"
+    status = [demo.directory / ".venv" / "bin" / "mfactl", "--config", demo_itself, "status", "--json"]
+
+    def credentials() -> object:
+        shown = subprocess.run(status, env=clean_environment(), capture_output=True, timeout=60, check=True)
+        return json.loads(shown.stdout)["credentials"]
+
+    before = credentials()
+    second = subprocess.run([script], env=clean_environment(), capture_output=True, text=True, timeout=60)
+
+    assert (second.returncode, second.stderr.count("the demo runs already")) == (1, 1), second.stdout + second.stderr
+    assert credentials() == before
 
 
 def test_trial_says_that_the_code_was_used(demo: Demo) -> None:
