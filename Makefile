@@ -3,7 +3,8 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODULE := pam_mfa/module
-PYTEST_ARGS ?=
+# A file's tests stay together; three at a time, because most of them wait for another program.
+PYTEST_ARGS ?= -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check lint types imports module unit bench soak fuzz install clean
