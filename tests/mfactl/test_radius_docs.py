@@ -121,3 +121,16 @@ def test_the_certificates_of_the_guide_are_good_for_both_sides(tmp_path: Path) -
         shown = subprocess.run(["openssl", "x509", "-noout", "-text", "-in", f"{name}.pem"], cwd=tmp_path, capture_output=True)
         assert b"CA:FALSE" in shown.stdout
         assert (tmp_path / f"{name}.key").stat().st_mode & 0o077 == 0
+
+
+def test_the_certificate_of_the_openvpn_page_is_one_that_its_clients_take(tmp_path: Path) -> None:
+    """`remote-cert-tls server` asks for both usages (openvpn(8))."""
+    page = (DOCS / "radius-openvpn.md").read_text()
+    [commands] = re.findall(r"```sh\ncd /etc/openvpn/server\n(make\(\) \{.*?)```", page, re.DOTALL)
+    subprocess.run(["sh", "-euc", commands], cwd=tmp_path, check=True, capture_output=True)
+
+    verify = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", "ca.pem", "server.pem"]
+    assert subprocess.run(verify, cwd=tmp_path, capture_output=True, text=True).stdout == "server.pem: OK\n"
+    shown = subprocess.run(["openssl", "x509", "-noout", "-text", "-in", "server.pem"], cwd=tmp_path, capture_output=True)
+    for words in (b"CA:FALSE", b"Digital Signature", b"TLS Web Server Authentication"):
+        assert words in shown.stdout
