@@ -8,7 +8,8 @@ import re
 import signal
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from tests.end_to_end.daemon import Mfad
 from tests.end_to_end.freeradius_site import (
+    GUIDE,
     PEAP_GTC,
     PROGRAMS,
     SECRET,
@@ -57,7 +59,13 @@ client strict {{
 	secret = "{SECRET}"
 	require_message_authenticator = yes
 }}
+client vpn2 {{
+	ipaddr = 127.0.0.4
+	secret = "{SECRET}"
+}}
 """
+ANOTHER, CHOOSE = re.findall(r"```\n(.*?)```", GUIDE.read_text().partition("### If one NAS shall differ")[2], re.DOTALL)[:2]
+"""How the guide gives one NAS settings of its own: a home server, and when it is asked."""
 DOOR: dict[str, Any] = {
     "mode": "mfa_only",
     "empty_password": "challenge",
@@ -76,7 +84,7 @@ DOOR: dict[str, Any] = {
 
 
 class Pair:
-    """A FreeRADIUS that hands on, and the mfad behind it; ``outside`` are settings of the client that is no tunnel."""
+    """A FreeRADIUS that hands on, and the mfad behind it."""
 
     def __init__(
         self,
@@ -85,19 +93,23 @@ class Pair:
         *,
         ports: Ports | None = None,
         changes: Sequence[Change] = (),
-        outside: Mapping[str, Any] | None = None,
         **door: Any,
     ) -> None:
         self.ports = ports or Ports(free_port(), free_port())
         self.socket = directory / "mfad" / "run" / "radius" / "radius.sock"
-        self.site = Site(directory / "site", self.socket, ports=self.ports, clients=CLIENTS, changes=tuple(changes))
+        differs = [
+            (SITE, "home_server_pool mfad {", ANOTHER.replace("18120", str(self.ports.auth)) + "home_server_pool mfad {"),
+            (SITE, "\t\telse {", CHOOSE + "\t\telse {"),
+        ]
+        self.site = Site(directory / "site", self.socket, ports=self.ports, clients=CLIENTS, changes=(*differs, *changes))
         secret = str(self.site.secret_file)
         settings = {
             **DOOR,
             "listen": [f"127.0.0.1:{self.ports.auth}", f"acct://127.0.0.1:{self.ports.acct}"],
             "clients": [
-                {"name": "freeradius-outside", "network": "127.0.0.1", "secret_file": secret, **(outside or {})},
+                {"name": "freeradius-outside", "network": "127.0.0.1", "secret_file": secret},
                 {"name": "freeradius-tunnel", "network": "127.0.0.2", "secret_file": secret, "challenges": False},
+                {"name": "vpn2", "network": "127.0.0.3", "secret_file": secret, "prompt": "The other code: "},
             ],
             "authentication_log": "./authentication.log",
             "freeradius": {"socket": "./run/radius/radius.sock"},
@@ -234,6 +246,17 @@ def test_a_password_is_never_taken_for_the_part_before_an_odd_octet(pair: Pair, 
         assert nas.ask(nas.login(person.name, code)).what == "Accept"
 
 
+def test_one_nas_may_differ(pair: Pair) -> None:
+    person = pair.mfad.person()
+    with pair.site.nas() as nas, type(nas)(nas.server, nas.secret, "127.0.0.4") as other:
+        assert nas.ask(nas.login(person.name, "")).text == "Verification code: "
+        asked = other.ask(other.login(person.name, ""))
+        assert asked.text == "The other code: "
+        code = person.next_code()
+        assert nas.ask(nas.login(person.name, code, (STATE, asked.state))).what == "Reject", "the State is the other's"
+        assert other.ask(other.login(person.name, code, (STATE, asked.state))).what == "Accept"
+
+
 # tunnels
 
 
@@ -270,6 +293,15 @@ def test_a_device_cannot_say_where_it_is(pair: Pair) -> None:
     wait_until(lambda: pair.logged(user=person.name), "a line in the log")
     (line,) = pair.logged(user=person.name)
     assert line["source"] == "198.51.100.7"
+
+
+def test_a_refusal_in_a_tunnel_is_signed_first(pair: Pair) -> None:
+    person = pair.mfad.person()
+    with pair.site.nas() as nas:
+        way = Outside(nas)
+        Tunnel(way, pair.site.authority.path).open().log_in(person.name.encode(), person.wrong_code().encode())
+    assert way.last is not None
+    assert (way.last.what, way.last.signed_first) == ("Reject", True)
 
 
 def test_a_tunnel_in_a_tunnel_lets_nobody_in(pair: Pair) -> None:
@@ -346,26 +378,30 @@ def test_accounting_is_acknowledged_by_mfad(pair: Pair) -> None:
 
 
 def test_a_slow_first_factor_holds_up_nobody_else(template: Mfad) -> None:
-    secret = b"the secret of the upstream"
-    with passable_directory() as ground, Upstream(secret) as upstream:
-        pair = Pair(ground, template, primary=upstream.primary(ground), outside={"mode": "concat"})
-        slow, fast, inside, beside = (pair.mfad.person() for _ in range(4))
+    """Two passwords are being checked, one outside and one in a tunnel, and everybody else gets in."""
+    with passable_directory() as ground, Upstream(b"the secret of the upstream") as upstream, ThreadPoolExecutor(2) as beside:
+        pair = Pair(ground, template, primary=upstream.primary(ground), mode="concat")
+        slow, inside, *others = (pair.mfad.person() for _ in range(5))
         try:
             pair.start()
             with pair.site.nas() as nas:
                 request = nas.login(slow.name, "slow" + slow.next_code())
                 nas.send(request)
-                waits = upstream.next()
-                other = nas.login(fast.name, "fast" + fast.next_code())
-                nas.send(other)
+                waiting = [upstream.next()]
+                tunnel = beside.submit(pair.site.eapol, TTLS_PAP, inside.name, "slow" + inside.next_code(), patience_s=20)
+                waiting.append(upstream.next())
+                fast = nas.login(others[0].name, "fast" + others[0].next_code())
+                nas.send(fast)
                 upstream.answer(upstream.next())
-                assert nas.receive(other).what == "Accept", "the first one waits still"
-                heard = pair.site.eapol(TTLS_PAP, inside.name, inside.next_code())
-                assert heard.success, heard.screen
-                heard = pair.site.eapol(PEAP_GTC, beside.name, beside.next_code())
-                assert heard.success, heard.screen
-                upstream.answer(waits)
+                assert nas.receive(fast).what == "Accept"
+                for person, way in zip(others[1:], (TTLS_PAP, PEAP_GTC), strict=True):
+                    heard = beside.submit(pair.site.eapol, way, person.name, "fast" + person.next_code())
+                    upstream.answer(upstream.next())
+                    assert heard.result().success, heard.result().screen
+                assert not tunnel.done()
+                upstream.answer_all(waiting)
                 assert nas.receive(request).what == "Accept"
+                assert tunnel.result().success, tunnel.result().screen
         finally:
             pair.close()
 
