@@ -40,14 +40,18 @@ def check(context: typer.Context, json: Json = False) -> None:
 def _weak_at_radius(config: Config) -> list[str]:
     """What is allowed at the RADIUS door and yet weak.
 
-    Raises: ConfigurationProblems, for what only its files show: secrets, presets, names and sizes of reply attributes.
+    Raises: ConfigurationError, for what only its files show: secrets, presets, reply attributes, certificates.
     """
     door = config.doors.radius
     if door is None:
         return []
     from radius_plugin.configuration import build_radius_settings, policy_warnings, warnings
+    from radius_plugin.radsec import tls_context
 
-    return [*warnings(build_radius_settings(config, door)), *policy_warnings(door, config.policy)]
+    settings = build_radius_settings(config, door)
+    if settings.tls is not None:
+        tls_context(settings.tls)
+    return [*warnings(settings), *policy_warnings(door, config.policy)]
 
 
 @app.command()

@@ -21,6 +21,7 @@ from mfad.notify import Notifier
 from mfad.service import serve
 from mfad.worker import Inherited, serve_worker
 from radius_plugin.configuration import build_radius_settings
+from radius_plugin.radsec import tls_context
 
 DEFAULT_CONFIG = "/etc/mfad/mfad.yaml"
 EX_CONFIG = 78
@@ -42,8 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
         config = load()
         if options.check:
             if config.doors.radius is not None:
-                # What only its files show: secrets, dictionaries, the sizes of replies.
-                build_radius_settings(config, config.doors.radius)
+                # What only its files show: secrets, dictionaries, the sizes of replies; certificates.
+                radius_settings = build_radius_settings(config, config.doors.radius)
+                if radius_settings.tls is not None:
+                    tls_context(radius_settings.tls)
             sys.stdout.write(f"{path}: good\n")
             return 0
         _log_to_stderr(config)

@@ -381,6 +381,7 @@ def policy_warnings(door: RadiusDoor, policy: Policy) -> list[str]:
             shown = ", ".join(map(ascii, clients[:5])) + more
             found.append(
                 f"policy rule {rule.id!r} exempts from the second factor, but nobody checks the password of RADIUS client "
-                f"{shown}: such logins are refused; set doors.radius.primary, or first_factor: done there"
+                f"{shown}: such logins are refused; set doors.radius.primary and a mode other than mfa_only, or first_factor: "
+                "done there"
             )
     return found

@@ -535,3 +535,19 @@ def test_a_radius_door_is_checked_with_its_files(mfactl: Command, tmp_path: Path
     assert "doors.radius.reply[0].attributes.Filtr-Id" in broken.err
     assert [one["weight"] for one in problems] == ["problem"]
     assert "Filtr-Id" in problems[0]["seen"]
+
+
+def test_a_radius_door_is_checked_with_its_certificates(mfactl: Command, tmp_path: Path) -> None:
+    """They would end a start of mfad and refuse a reload."""
+    config = tmp_path / "mfad.yaml"
+    door = """
+  radius:
+    listen: ["tls://127.0.0.1:2083"]
+    clients: [{name: nas, tls: {subject: [nas.example.org]}}]
+    tls: {certificate_file: absent.pem, key_file: absent.key, client_ca_file: absent-ca.pem}
+"""
+    config.write_text(config.read_text().replace("doors:\n", f"doors:{door}", 1))
+
+    checked = mfactl("policy", "check")
+
+    assert (checked.status, "doors.radius.tls: certificate_file and key_file cannot be used" in checked.err) == (5, True)

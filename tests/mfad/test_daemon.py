@@ -80,6 +80,20 @@ def test_check_reads_the_files_of_the_radius_door(mfad: Mfad) -> None:
     assert "Traceback" not in checked.stderr
 
 
+def test_check_reads_the_certificates_of_the_radius_door(mfad: Mfad) -> None:
+    """They would end a start and refuse a reload."""
+    mfad.config_path.write_text(
+        "doors:\n  radius:\n    listen: ['tls://127.0.0.1:2083']\n    clients: [{name: nas, tls: {subject: [nas.example]}}]\n"
+        "    tls: {certificate_file: absent.pem, key_file: absent.key, client_ca_file: absent-ca.pem}\n"
+    )
+
+    checked = run_to_its_end(mfad, "--check")
+
+    assert checked.returncode == EX_CONFIG
+    assert "doors.radius.tls: certificate_file and key_file cannot be used: No such file or directory" in checked.stderr
+    assert "Traceback" not in checked.stderr
+
+
 def test_a_missing_store_ends_it_with_the_cure(mfad: Mfad) -> None:
     """Fail closed, and say what to do."""
     shutil.rmtree(mfad.directory / "state")
