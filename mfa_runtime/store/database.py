@@ -140,7 +140,12 @@ class Session:
         return _Transaction(self, "BEGIN")
 
     def writing(self, meanwhile: Callable[[], None] | None = None) -> _Transaction:
-        """As :meth:`Store.writing`. When another process is writing, ``meanwhile`` is called first, which may read."""
+        """As :meth:`Store.writing`. When another process is writing, ``meanwhile`` is called first, which may read.
+
+        Raises: StoreFull, at once, when :meth:`settle` has failed: what cannot be told must not be spent either.
+        """
+        if self._refused:
+            raise _meaning(self._refused)
         return _Transaction(self, "BEGIN IMMEDIATE", meanwhile)
 
     def settle(self) -> None:

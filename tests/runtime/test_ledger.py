@@ -255,7 +255,9 @@ def test_a_disk_that_refuses_a_flush_is_not_believed_again(installed: Installati
     assert reasons(verdicts(installed, ledger, attempt("bob", BOB.code(T0)))) == ["cannot_record_use"]
     assert installed.sink.lines == []
 
-    assert reasons(verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0)))) == ["replayed"]
+    another = installed.ledger()
+    assert reasons(verdicts(installed, another, attempt("alice", ALICE.code(T0)))) == ["replayed"]
+    assert reasons(verdicts(installed, another, attempt("bob", BOB.code(T0)))) == ["accepted"], "no code is eaten in vain"
 
 
 def test_a_connection_that_does_not_wait_for_the_disk_is_nobody_elses(installed: Installation) -> None:
