@@ -334,15 +334,15 @@ def _conclude(
     show(f"outcome      {meaning.sentence}")
     for line in meaning.cures:
         show(f"             - {line}")
-    if code in (Code.ACCESS_REJECT, Code.ACCESS_CHALLENGE):
-        if event is None:
-            show("             - why: `mfactl audit tail` as root on the server; requests that asked nobody stand in the")
-            show("               authentication_log alone (doors.radius)")
-        else:
-            told = advice(event)
-            show(f"reason       {told.meaning} (`mfactl why {event.get('id')}`)")
-            if told.cure:
-                show(f"cure         {told.cure}")
+    if event is not None and code != Code.ACCESS_ACCEPT:
+        # Also of silence: mfad may have decided, or have said why it cannot.
+        told = advice(event)
+        show(f"reason       {told.meaning} (`mfactl why {event.get('id')}`)")
+        if told.cure:
+            show(f"cure         {told.cure}")
+    elif code in (Code.ACCESS_REJECT, Code.ACCESS_CHALLENGE):
+        show("             - why: `mfactl audit tail` as root on the server; requests that asked nobody stand in the")
+        show("               authentication_log alone (doors.radius)")
     if json:
         say_json(
             {

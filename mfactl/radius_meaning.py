@@ -155,7 +155,7 @@ def _perhaps_silent(seen: Circumstances) -> Iterator[str]:
         if seen.client.require_message_authenticator is RequireSignature.AUTO and seen.protection is Protection.UNSIGNED:
             yield "the client has signed before, and must do so since (require_message_authenticator: auto)"
         if seen.client.on_unavailable is Refusal.SILENCE:
-            yield "mfad cannot decide now, and says nothing (on_unavailable: silence): `mfactl doctor` looks at store and key"
+            yield "mfad cannot decide now, and says nothing (on_unavailable: silence): see `mfactl doctor`"
         if seen.client.on_timeout is Refusal.SILENCE:
             yield "the first factor's backend took too long (on_timeout: silence): try a longer --timeout"
         if seen.client.requests_per_s:

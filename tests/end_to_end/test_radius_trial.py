@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.end_to_end.daemon import Mfad, Person
 from tests.end_to_end.programs import clean_environment
 from tests.end_to_end.radius_door import Door, radius_door
+from tests.end_to_end.radius_programs import free_port
 
 ASKED, STRANGER, UNSIGNED = "127.0.6.2", "127.0.6.9", "127.0.6.3"
 CLIENTS = [
@@ -118,6 +120,28 @@ def test_wrong_secret_is_the_first_guess(door: Door) -> None:
     assert (silent, doubted) == (5, 1)
     assert "secret" in told["cures"][0]
     assert seen["steps"][0]["doubt"] == "response_authenticator"
+
+
+def test_silence_is_explained_by_what_mfad_recorded(template: Mfad, tmp_path: Path) -> None:
+    """Its backend for passwords is down, and on_unavailable is silence: the secret is not what is to be looked at."""
+    secret = tmp_path / "backend.secret"
+    secret.touch(0o600)
+    secret.write_text("the secret of a backend that is down")
+    backend = {
+        "type": "radius",
+        "servers": [f"127.0.0.1:{free_port()}"],
+        "secret_file": str(secret),
+        "timeout": "1s",
+        "retries": 1,
+    }
+    clients = [{"name": "loopback", "network": "127.0.0.1", "mode": "concat"}]
+    with radius_door(template, tmp_path / "door", clients, door={"primary": backend}) as door:
+        person = door.person()
+        typed = f"a password{person.next_code()}\n"
+        done = run(door, person.name, "--stdin", "--timeout", "10", "--retries", "0", stdin=typed)
+
+    assert done.returncode == 5, done.stdout + done.stderr
+    assert "the backend for passwords did not answer (`mfactl why " in done.stdout
 
 
 def test_status_and_accounting(door: Door) -> None:
