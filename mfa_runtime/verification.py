@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 HASHES_AT_ONCE = 2
 """Concurrent argon2 runs: 8 MiB each. More wait; a flood of long codes must not slow the others down."""
 MAX_WAITING_HASHES = 64
+MAX_HASHES_OF_ONE = MAX_WAITING_HASHES // 2
+"""Of these, for one name: who floods it keeps nobody else from a recovery code."""
 READS_AT_ONCE = 2
 
 
@@ -106,7 +109,7 @@ class Verification:
             ledger.commit, capacity=capacity, idle=ledger.flush, settle=ledger.settle
         )
         self._hashers = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
-        self._hashing = 0
+        self._hashing: Counter[str] = Counter()
         self._asked: set[asyncio.Task[Verdict]] = set()
         self._readers = ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="read")
 
@@ -309,13 +312,15 @@ class Verification:
         return where is Standing.OPEN or (where is Standing.LOCKED and reading.passcode.kind in _LETTERS)
 
     async def _proof(self, name: str, kind: FactorKind, passcode: Passcode) -> Proof | None:
-        if self._hashing >= MAX_WAITING_HASHES:
-            raise Overloaded(f"{self._hashing} attempts wait for a hash already")
-        self._hashing += 1
+        if self._hashing.total() >= MAX_WAITING_HASHES or self._hashing[name] >= MAX_HASHES_OF_ONE:
+            raise Overloaded(f"{self._hashing.total()} attempts wait for a hash already, {self._hashing[name]} of this user")
+        self._hashing[name] += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._hashers, self._prove, name, kind, passcode)
         finally:
-            self._hashing -= 1
+            self._hashing[name] -= 1
+            if not self._hashing[name]:
+                del self._hashing[name]
 
     async def _check(self, entry: Entry, password: Secret) -> Password:
         primary = self._primaries.get(entry.attempt.door)

@@ -29,7 +29,7 @@ from mfa_runtime.sealing import Place
 from mfa_runtime.store import audit_log
 from mfa_runtime.store.key_table import add_data_key, drop_data_keys
 from mfa_runtime.store.schema import credentials, one_time_codes
-from mfa_runtime.verification import MAX_WAITING_HASHES, Verification
+from mfa_runtime.verification import MAX_HASHES_OF_ONE, MAX_WAITING_HASHES, Verification
 from tests.doubles import (
     ALICE,
     BOB,
@@ -224,9 +224,27 @@ def test_a_flood_of_long_codes_is_bounded_and_hurts_nobody_else(installed: Insta
     assert isinstance(found[-1], Accepted)
     evaluated, refused = reasons(found).count("mismatch"), reasons(found).count("overloaded")
     assert evaluated + refused == len(flood)
-    assert evaluated >= MAX_WAITING_HASHES
+    assert evaluated >= MAX_HASHES_OF_ONE
     assert refused
     assert len(events(installed)) == len(found)
+
+
+def test_a_flood_of_long_codes_for_one_leaves_places_to_the_others(installed: Installation) -> None:
+    """Whoever has lost a phone gets in, whoever's name others flood."""
+    codes, _, _ = issue(installed)
+    flood = [attempt("bob", f"{n % 99 + 1:02d}-ABCD-EFGH-JKMN-PQRS") for n in range(500)]
+    found = installed.decide(*flood, attempt("alice", codes[0]))
+    assert isinstance(found[-1], Accepted)
+
+
+def test_a_flood_of_long_codes_for_many_is_bounded(installed: Installation) -> None:
+    """Over the bound for all they are told to come again."""
+    installed.settings = NO_WAITING
+    flood = [attempt(f"nobody{n}", "01-ABCD-EFGH-JKMN-PQRS") for n in range(500)]
+    found = reasons(installed.decide(*flood))
+    assert found.count("mismatch") >= MAX_WAITING_HASHES
+    assert found.count("mismatch") + found.count("overloaded") == len(flood)
+    assert "overloaded" in found
 
 
 # The first factor
