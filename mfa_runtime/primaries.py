@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from mfa_core.secret import Secret
 from mfa_runtime.config.primary import LdapSection, LocalSection, NoneSection, PamSection, RadiusSection
 from mfa_runtime.config.primary import Primary as PrimarySection
 from mfa_runtime.primary import Primary
@@ -44,14 +45,29 @@ def open_primary(section: PrimarySection, *, store: Store, keyring: Callable[[],
         case LdapSection():
             from mfa_runtime.primary_ldap import LdapPrimary
 
-            path = section.bind_password_file
-            password = None if path is None else read_secret_file(path, key="primary.bind_password_file")
-            return LdapPrimary(section, bind_password=password, monotonic=time.monotonic)
+            return LdapPrimary(section, bind_password=_bind_password(section), monotonic=time.monotonic)
         case RadiusSection():
             from mfa_runtime.primary_radius import RadiusPrimary
 
-            return RadiusPrimary(section, secret=read_secret_file(section.secret_file, key="primary.secret_file"))
+            return RadiusPrimary(section, secret=_shared_secret(section))
         case LocalSection():
             return LocalPrimary(store, keyring=keyring)
         case _:
             raise AssertionError(section.type)
+
+
+def check_files(section: PrimarySection) -> None:
+    """Read what the section names, as :func:`open_primary` will. Raises: ConfigurationError, when a file cannot be used."""
+    if isinstance(section, LdapSection):
+        _bind_password(section)
+    elif isinstance(section, RadiusSection):
+        _shared_secret(section)
+
+
+def _bind_password(section: LdapSection) -> Secret | None:
+    path = section.bind_password_file
+    return None if path is None else read_secret_file(path, key="primary.bind_password_file")
+
+
+def _shared_secret(section: RadiusSection) -> Secret:
+    return read_secret_file(section.secret_file, key="primary.secret_file")

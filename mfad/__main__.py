@@ -16,11 +16,12 @@ import uvloop
 
 from mfa_core.errors import ConfigurationError, MfaError
 from mfa_runtime.config import Config, ConfigurationProblems, load_config
+from mfa_runtime.primaries import check_files
 from mfad.log_bound import BoundedLog
 from mfad.notify import Notifier
 from mfad.service import serve
 from mfad.worker import Inherited, serve_worker
-from radius_plugin.configuration import build_radius_settings
+from radius_plugin.configuration import build_radius_settings, policy_warnings, warnings
 from radius_plugin.radsec import tls_context
 
 DEFAULT_CONFIG = "/etc/mfad/mfad.yaml"
@@ -42,11 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = load()
         if options.check:
-            if config.doors.radius is not None:
-                # What only its files show: secrets, dictionaries, the sizes of replies; certificates.
-                radius_settings = build_radius_settings(config, config.doors.radius)
-                if radius_settings.tls is not None:
-                    tls_context(radius_settings.tls)
+            for told in _check_files(config):
+                sys.stderr.write(f"mfad: warning: {told}\n")
             sys.stdout.write(f"{path}: good\n")
             return 0
         _log_to_stderr(config)
@@ -64,6 +62,23 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"mfad: {err}\n" + (f"mfad: to mend it: {err.cure}\n" if err.cure else ""))
         return EX_CONFIG if isinstance(err, ConfigurationError) else EX_UNAVAILABLE
     return 0
+
+
+def _check_files(config: Config) -> list[str]:
+    """Read what only the files show: secrets, dictionaries, the sizes of replies, certificates. Returns warnings.
+
+    Raises: ConfigurationError, when one of them cannot be used.
+    """
+    pam, radius = config.doors.pam, config.doors.radius
+    for door in (pam, radius):
+        if door is not None:
+            check_files(door.primary)
+    if radius is None:
+        return []
+    settings = build_radius_settings(config, radius)
+    if settings.tls is not None:
+        tls_context(settings.tls)
+    return [*warnings(settings), *policy_warnings(radius, config.policy)]
 
 
 def _parser() -> argparse.ArgumentParser:

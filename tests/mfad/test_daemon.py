@@ -94,6 +94,27 @@ def test_check_reads_the_certificates_of_the_radius_door(mfad: Mfad) -> None:
     assert "Traceback" not in checked.stderr
 
 
+def test_check_reads_the_files_of_the_first_factor_and_warns(mfad: Mfad) -> None:
+    """What is weak is said where it is asked for, and not at the start alone."""
+    secret = mfad.config_path.with_name("nas.secret")
+    secret.write_text("a secret of the client's")
+    secret.chmod(0o600)
+    door = (
+        "doors:\n  radius:\n    listen: ['127.0.0.1:1812']\n"
+        f"    clients: [{{name: nas, network: 127.0.0.1, secret_file: {secret}, require_message_authenticator: 'no'}}]\n"
+    )
+    mfad.config_path.write_text(door)
+    good = run_to_its_end(mfad, "--check")
+    mfad.config_path.write_text(f"{door}    primary: {{type: radius, servers: ['127.0.0.1:1812'], secret_file: absent}}\n")
+    bad = run_to_its_end(mfad, "--check")
+
+    assert good.returncode == 0
+    assert "warning: RADIUS client 'nas'" in good.stderr
+    assert bad.returncode == EX_CONFIG
+    assert "absent" in bad.stderr
+    assert "Traceback" not in bad.stderr
+
+
 def test_a_missing_store_ends_it_with_the_cure(mfad: Mfad) -> None:
     """Fail closed, and say what to do."""
     shutil.rmtree(mfad.directory / "state")
