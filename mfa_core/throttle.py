@@ -135,6 +135,11 @@ def charge_source(source: Record, now: float, rules: ThrottleRules) -> Record:
     return _failed(replace(source, failures=source.failures - forgiven), now, rules, free=rules.source_free, tag=b"")
 
 
+def may_try(record: Record, now: float) -> bool:
+    """Whether a password of our own may be looked at: nobody else counts those. The record is charged as a source's is."""
+    return _remaining(record, now) <= 0
+
+
 def _failed(record: Record, now: float, rules: ThrottleRules, *, free: int, tag: bytes) -> Record:
     failures = record.failures + 1
     return replace(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mfa_core.secret import Secret
+from mfa_core.throttle import ThrottleRules
 from mfa_runtime.config.primary import LdapSection, LocalSection, NoneSection, PamSection, RadiusSection
 from mfa_runtime.config.primary import Primary as PrimarySection
 from mfa_runtime.primary import Primary
@@ -27,10 +28,12 @@ class OpenPrimary(Primary, Protocol):
         ...
 
 
-def open_primary(section: PrimarySection, *, store: Store, keyring: Callable[[], Keyring]) -> OpenPrimary | None:
+def open_primary(
+    section: PrimarySection, *, store: Store, keyring: Callable[[], Keyring], throttle: ThrottleRules
+) -> OpenPrimary | None:
     """The backend of a section; None where no password is ours. No server is asked yet.
 
-    ``store`` and ``keyring``, which gives the keys as they are now, are for passwords of our own.
+    ``store``, ``throttle`` and ``keyring``, which gives the keys as they are now, are for passwords of our own.
 
     Raises:
         ConfigurationError: a file that it names cannot be used, or what it says cannot be.
@@ -51,7 +54,7 @@ def open_primary(section: PrimarySection, *, store: Store, keyring: Callable[[],
 
             return RadiusPrimary(section, secret=_shared_secret(section))
         case LocalSection():
-            return LocalPrimary(store, keyring=keyring)
+            return LocalPrimary(store, keyring=keyring, clock=time.time, throttle=throttle)
         case _:
             raise AssertionError(section.type)
 

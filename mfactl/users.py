@@ -210,7 +210,9 @@ def _check_password(context: typer.Context, name: str, door: Door, *, stdin: boo
     with open_session(context) as session:
         canonical = _canonical(session, name)
         section = getattr(session.config.doors, door.value, None)
-        backend = section and open_primary(section.primary, store=session.store, keyring=lambda: session.keyring)
+        backend = section and open_primary(
+            section.primary, store=session.store, keyring=lambda: session.keyring, throttle=session.config.throttle
+        )
         if section is None or backend is None:
             raise InvalidInput(f"the {door.value} door has no backend for passwords", cure=f"set doors.{door.value}.primary")
         try:

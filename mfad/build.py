@@ -82,7 +82,7 @@ def build_primaries(config: Config, store: Store, ledger: Ledger) -> dict[Door, 
     for door, section in ((Door.PAM, config.doors.pam), (Door.RADIUS, config.doors.radius)):
         if section is None:
             continue
-        primary = open_primary(section.primary, store=store, keyring=lambda: ledger.keyring)
+        primary = open_primary(section.primary, store=store, keyring=lambda: ledger.keyring, throttle=config.throttle)
         if primary is not None:
             found[door] = primary
     return found

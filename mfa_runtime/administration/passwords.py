@@ -10,11 +10,13 @@ from sqlalchemy import Connection
 
 from mfa_core.errors import InvalidInput, NotFound
 from mfa_core.secret import Secret
+from mfa_core.throttle import CLEAN
 from mfa_runtime.administration.act import Act
 from mfa_runtime.administration.users import find_user
 from mfa_runtime.password_hash import hash_password
 from mfa_runtime.primary_local import MAX_PASSWORD_BYTES
-from mfa_runtime.store.passwords import drop_password, write_password
+from mfa_runtime.store.accounts import write_records
+from mfa_runtime.store.passwords import drop_password, password_key, write_password
 
 MIN_PASSWORD_CHARS = 8
 _COMMON = frozenset({
@@ -36,6 +38,7 @@ def set_password(connection: Connection, act: Act, name: str, password: Secret) 
     """
     user = find_user(connection, name)
     check_password(password, name=name)
+    write_records(connection, {password_key(name): CLEAN})  # who guessed at the old one does not hold up the new one
     write_password(connection, user.id, hash_password(password, user.id, keyring=act.keyring), now=act.now)
     act.record(connection, "user.password.set", name)
 

@@ -18,6 +18,7 @@ from mfa_core.model import CredentialState, EnrolmentState, FactorKind, Requirem
 from mfa_core.throttle import CLEAN, Record
 from mfa_runtime.administration.act import Act
 from mfa_runtime.store.ids import take
+from mfa_runtime.store.passwords import password_key
 from mfa_runtime.store.schema import credentials, one_time_codes, passwords, throttle, users
 
 _PAGE = 2_000
@@ -322,6 +323,9 @@ def _clear_throttle(connection: Connection, name: str) -> int:
     # substr, not LIKE: names hold "_" and "%", and SQLite's LIKE has no case.
     return connection.execute(
         delete(throttle).where(
-            or_(throttle.c.key == f"account:{name}", func.substr(throttle.c.key, 1, len(lane)) == lane)
+            or_(
+                throttle.c.key.in_([f"account:{name}", password_key(name)]),
+                func.substr(throttle.c.key, 1, len(lane)) == lane,
+            )
         )
     ).rowcount

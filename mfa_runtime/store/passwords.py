@@ -19,6 +19,11 @@ _OF = Prepared(
 )
 
 
+def password_key(name: str) -> str:
+    """The key of a user's throttle record for passwords of our own; the canonical name."""
+    return f"password:{name}"
+
+
 def password_row(connection: Connection, name: str) -> tuple[int, str] | None:
     """The number of the user of this canonical name, and the hash; None without a password or a user."""
     rows = _OF.rows(connection, {"user_name": name})

@@ -11,6 +11,7 @@ import pytest
 from mfa_core.errors import ConfigurationError
 from mfa_core.model import FirstFactor, Grammar, SplitMode
 from mfa_core.secret import Secret
+from mfa_core.throttle import ThrottleRules
 from mfa_core.verdict import Accepted, Rejected, Unavailable, Unready
 from mfa_runtime.administration.passwords import set_password
 from mfa_runtime.config.primary import CLASSES, Primary
@@ -48,7 +49,7 @@ def test_every_type_opens_and_closes(kind: str, installed: Installation, tmp_pat
     assert set(SECTIONS) == {one.value for one in CLASSES}
     (tmp_path / "secret").write_text("s3cret s3cret s3cret")
     (tmp_path / "secret").chmod(0o400)
-    backend = open_primary(section(kind, tmp_path), store=installed.store, keyring=installed.keyring)
+    backend = open_primary(section(kind, tmp_path), store=installed.store, keyring=installed.keyring, throttle=ThrottleRules())
 
     assert (backend is None) is (kind == "none")
     if backend is not None:
@@ -61,12 +62,12 @@ def test_every_type_opens_and_closes(kind: str, installed: Installation, tmp_pat
 def test_a_secret_that_cannot_be_read_stops_the_start(kind: str, installed: Installation, tmp_path: Path) -> None:
     """Or the reload, which then leaves everything as it was."""
     with pytest.raises(ConfigurationError, match="primary"):
-        open_primary(section(kind, tmp_path), store=installed.store, keyring=installed.keyring)
+        open_primary(section(kind, tmp_path), store=installed.store, keyring=installed.keyring, throttle=ThrottleRules())
 
 
 def login(installed: Installation, kind: str, place: Path, typed: str) -> object:
     """One login of alice with password and code in one answer."""
-    backend = open_primary(section(kind, place), store=installed.store, keyring=installed.keyring)
+    backend = open_primary(section(kind, place), store=installed.store, keyring=installed.keyring, throttle=ThrottleRules())
     assert backend is not None
     installed.primary = backend
     try:

@@ -11,6 +11,7 @@ from sqlalchemy import select, text, update
 
 from mfa_core.errors import InvalidInput, NotFound
 from mfa_core.secret import Secret
+from mfa_core.throttle import ThrottleRules
 from mfa_runtime import password_hash
 from mfa_runtime.administration import keys
 from mfa_runtime.administration.act import Act
@@ -54,7 +55,9 @@ def check(installed: Installation, name: str, password: str | bytes) -> bool:
     raw = password.encode() if isinstance(password, str) else password
 
     async def ask() -> bool:
-        backend = LocalPrimary(installed.store, keyring=lambda: ring_of(installed))
+        backend = LocalPrimary(
+            installed.store, keyring=lambda: ring_of(installed), clock=installed.clock, throttle=ThrottleRules(source_free=3)
+        )
         try:
             return await backend.check(name, Secret(raw), attempt(name))
         finally:
@@ -74,6 +77,7 @@ def test_right_wrong_and_none(installed: Installation) -> None:
     give(installed, "alice", GOOD)
     assert check(installed, "alice", GOOD) is True
     for wrong in (GOOD + " ", GOOD + "\0", GOOD.upper(), "", b"\xff", "x" * 257):
+        installed.clock.advance(60)
         assert check(installed, "alice", wrong) is False
     assert check(installed, "bob", GOOD) is False
     assert check(installed, "nobody", GOOD) is False
@@ -243,3 +247,45 @@ def test_passwords_survive_a_rotation_of_the_data_key(installed: Installation) -
     keys.rotate_data_key(installed.store, KEKS, act, random=os.urandom, advance=lambda *_: None)
 
     assert check(installed, "alice", GOOD) is True
+
+
+def test_guessing_costs_waiting_in_every_process_until_it_stops(installed: Installation) -> None:
+    """Nobody else counts these: three are free here, then the right one waits as well; a success forgets them."""
+    give(installed, "alice", GOOD)
+    guesses = [check(installed, "alice", OTHER) for _ in range(4)]
+    waits = check(installed, "alice", GOOD)
+    installed.clock.advance(2)
+    comes = check(installed, "alice", GOOD)
+    after = [check(installed, "alice", OTHER) for _ in range(3)]
+
+    assert guesses == [False] * 4
+    assert waits is False
+    assert comes is True
+    assert after == [False] * 3
+    assert check(installed, "alice", GOOD) is True
+
+
+def test_guessing_at_one_user_holds_up_no_other(installed: Installation) -> None:
+    for name in ("alice", "bob"):
+        give(installed, name, GOOD)
+    for _ in range(5):
+        check(installed, "alice", OTHER)
+
+    assert check(installed, "bob", GOOD) is True
+
+
+def test_a_name_without_a_password_leaves_no_record(installed: Installation) -> None:
+    """A flood of names fills no table."""
+    for name in ("alice", "nobody"):
+        check(installed, name, OTHER)
+
+    assert installed.rows("throttle") == []
+
+
+def test_a_new_password_starts_without_the_guesses_at_the_old_one(installed: Installation) -> None:
+    give(installed, "alice", GOOD)
+    for _ in range(6):
+        check(installed, "alice", OTHER)
+    give(installed, "alice", OTHER)
+
+    assert check(installed, "alice", OTHER) is True
