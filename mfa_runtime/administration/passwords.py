@@ -38,7 +38,7 @@ def set_password(connection: Connection, act: Act, name: str, password: Secret) 
     """
     user = find_user(connection, name)
     check_password(password, name=name)
-    write_records(connection, {password_key(name): CLEAN})  # who guessed at the old one does not hold up the new one
+    write_records(connection, {password_key(user.name): CLEAN})  # who guessed at the old one does not hold up the new one
     write_password(connection, user.id, hash_password(password, user.id, keyring=act.keyring), now=act.now)
     act.record(connection, "user.password.set", name)
 
