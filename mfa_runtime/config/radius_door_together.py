@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mfa_core.model import Door
+from mfa_core.model import Door, SplitMode
 from mfa_core.policy import DEFAULT_ID, Action, FromDoors, Policy, Rule, ToServices
 from mfa_runtime.config.document import Path
 from mfa_runtime.config.listen import Wire
@@ -42,6 +42,7 @@ def faults(door: RadiusDoor, *, policy: Policy | None, groups_are_known: bool) -
     yield from _reply_conditions(door, policy, groups_are_known=groups_are_known)
     if policy is not None:
         yield from _exemptions(door, policy)
+        yield from _splits(door, policy)
 
 
 def _listeners(door: RadiusDoor) -> Iterator[Fault]:
@@ -173,6 +174,24 @@ def _exemptions(door: RadiusDoor, policy: Policy) -> Iterator[Fault]:
                 "a first factor at the RADIUS door",
                 f"{rule.id}: such logins are refused; set doors.radius.primary, or first_factor: done for clients that check "
                 "passwords themselves",
+            )
+
+
+def _splits(door: RadiusDoor, policy: Policy) -> Iterator[Fault]:
+    """A rule that lets a password stand before the code where a client's mode says that nothing but a code is typed."""
+    if not door.checks_passwords:
+        return
+    alone = {client.name for client in door.clients if door.settings_for(client).mode is RadiusMode.MFA_ONLY}
+    for index, rule in enumerate(policy.rules):
+        if rule.grammar is None or rule.grammar.mode in {SplitMode.SEPARATE, SplitMode.OTP_ONLY}:
+            continue
+        clients = sorted(alone.intersection(concerned(door, rule)))
+        if clients:
+            yield Fault(
+                ("policy", index, "split"),
+                f"split: {rule.grammar.mode} for RADIUS client {clients[0]!a}, whose mode is mfa_only",
+                "a rule that leaves such clients out",
+                "nobody would check the password before the code: name the services of the rule, or set another mode there",
             )
 
 

@@ -397,7 +397,7 @@ def test_accounting_is_acknowledged_written_down_and_asks_nobody(bench: Benches)
     first = one.sent[-1]
     assert one.hear(asked, purposes=ACCOUNTING) == [first]
     assert one.journal.lines == [
-        {"kind": "accounting", "client": "vpn", "status": "start", "user": "al\\xffice\n", "session": "5", "source": ""}
+        {"kind": "accounting", "client": "vpn", "status": "start", "user": "al\\xffice\n", "session": "5", "source": None}
     ], "a retransmit is not written twice"
     assert one.asked == 0
 

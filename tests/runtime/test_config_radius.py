@@ -553,6 +553,8 @@ CLIENT = "doors.radius.clients[0]"
         (door_says("primary: {type: pam}\n    mode: mfa_only")
          + "policy:\n- id: office\n  when: {door: radius}\n  exempt: true\n", 9,
          "policy[0].exempt", "nobody has checked", "a first factor", ""),
+        (door_says("mode: mfa_only\n    primary: {type: pam}") + "policy:\n- id: office\n  split: append\n", 8,
+         "policy[0].split", "for RADIUS client 'nas'", "leaves such clients out", "nobody would check the password"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told(text: str, line: int, key: str, seen: str, expected: str, cure: str) -> None:
@@ -572,6 +574,7 @@ def test_a_mistake_is_told(text: str, line: int, key: str, seen: str, expected: 
         pytest.param("policy: [{id: a, when: {door: radius}, exempt: true}]\n" + door_says("first_factor: done"), id="done"),
         pytest.param("policy: [{id: a, when: {door: radius}, exempt: true}]\n" + door_says("primary: {type: pam}"),
         id="primary"),
+        pytest.param("policy: [{id: a, split: append}]\n" + door_says("primary: {type: pam}"), id="split in another mode"),
         pytest.param("policy: [{id: a, when: {door: [pam, radius]}, exempt: true}]\n" + door_says("") + "  pam:\n",
         id="two doors"),
         pytest.param("policy: [{id: a, when: {door: radius, nas: other}, exempt: true}]\n" + door_says(""),
