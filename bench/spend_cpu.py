@@ -36,7 +36,8 @@ from mfa_runtime.audit_sinks import no_sink
 from mfa_runtime.directory import NoGroups
 from mfa_runtime.event_id import new_event_id
 from mfa_runtime.group_commit import GroupCommit
-from mfa_runtime.ledger import Entry, Ledger, Ruling
+from mfa_runtime.ledger import Ledger, Ruling
+from mfa_runtime.sitting import Entry
 from mfa_runtime.store.key_table import load_keyring
 from mfa_runtime.store.opening import open_store
 from mfa_runtime.upkeep import WriteAheadLog

@@ -22,12 +22,10 @@ from mfa_core.throttle import Throttle
 from mfa_core.verdict import Challenge, Unavailable, Unready, Verdict
 from mfa_core.verifier import Judgement
 from mfa_runtime.sealing import Keyring, UnknownKey
-from mfa_runtime.sitting import UNKNOWN_NAMES, Entry, Lost, Sitting, source_key
+from mfa_runtime.sitting import Entry, Lost, Sitting
 from mfa_runtime.store import audit_log
 from mfa_runtime.store.accounts import Account
 from mfa_runtime.store.database import Session, Store
-
-__all__ = ["UNKNOWN_NAMES", "Entry", "Ledger", "Lost", "Ruling", "Sink", "source_key"]
 
 log = logging.getLogger(__name__)
 

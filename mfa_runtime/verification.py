@@ -30,9 +30,10 @@ from mfa_core.verifier import Password, Proof, ProofState, Settings, Situation, 
 from mfa_runtime import one_time_hash
 from mfa_runtime.directory import Groups
 from mfa_runtime.group_commit import GroupCommit
-from mfa_runtime.ledger import Entry, Ledger, Ruling
+from mfa_runtime.ledger import Ledger, Ruling
 from mfa_runtime.primary import Primary, PrimaryUnavailable
 from mfa_runtime.sealing import UnknownKey
+from mfa_runtime.sitting import Entry
 from mfa_runtime.store import accounts
 from mfa_runtime.store.database import Store
 

@@ -43,9 +43,10 @@ from mfa_core.verifier import Settings
 from mfa_runtime.administration.act import Act
 from mfa_runtime.directory import NoGroups
 from mfa_runtime.key_file import KeyEncryptionKeys
-from mfa_runtime.ledger import Entry, Ledger, Ruling
+from mfa_runtime.ledger import Ledger, Ruling
 from mfa_runtime.primary import Primary, PrimaryUnavailable
 from mfa_runtime.sealing import Keyring, Place
+from mfa_runtime.sitting import Entry
 from mfa_runtime.store.creation import ensure_store
 from mfa_runtime.store.database import STORE_FILE, Store, connect
 from mfa_runtime.store.ids import take

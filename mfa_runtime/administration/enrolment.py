@@ -7,7 +7,6 @@ dialogue and ``mfactl enrol`` walk the same path; who may walk it is decided bef
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -216,14 +215,3 @@ def secret_tag(act: Act, user_id: int, secret: Secret) -> bytes:
 
 def _place(number: int, user: User) -> Place:
     return Place("credentials", "secret", number, user.id)
-
-
-def pending_of(connection: Connection, user: User, *, now: float) -> Iterator[int]:
-    """The ids of the user's pending credentials that can still be confirmed (one at most)."""
-    yield from connection.execute(
-        select(credentials.c.id).where(
-            credentials.c.user_id == user.id,
-            credentials.c.state == CredentialState.PENDING,
-            credentials.c.expires_at > now,
-        )
-    ).scalars()

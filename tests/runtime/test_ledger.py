@@ -22,8 +22,9 @@ from mfa_core.secret import Secret
 from mfa_core.verdict import Accepted, Challenge, Reason, Rejected, Unavailable, Unready, Verdict
 from mfa_core.verifier import Judgement, Settings, Situation, judge
 from mfa_runtime.key_file import KeyEncryptionKeys
-from mfa_runtime.ledger import FORESIGHT_BATCHES, UNKNOWN_NAMES, Entry, Ledger, source_key
+from mfa_runtime.ledger import FORESIGHT_BATCHES, Ledger
 from mfa_runtime.sealing import Keyring, Place
+from mfa_runtime.sitting import UNKNOWN_NAMES, Entry, source_key
 from mfa_runtime.store import accounts, audit_log
 from mfa_runtime.store.key_table import add_data_key, drop_data_keys
 from mfa_runtime.store.schema import credentials, users
