@@ -12,9 +12,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ldap_proxy.dn import Dn
 from mfa_core.model import Grammar, SplitMode
 from mfa_core.secret import Secret
-from ldap_proxy.dn import Dn
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -122,8 +122,8 @@ class MappingSettings:
     """Whose DN is whose name.
 
     ``attributes``: for RDN the naming attributes that count (first match), for ATTRIBUTE the one to read. ``bases``: only DNs
-    under one of these are users; empty for all. ``bind_names``: names that are no DN (``user@realm``, ``DOMAIN\\user``, as Active
-    Directory takes them) are user names as they stand.
+    under one of these are users; empty for all. ``bind_names``: names that are no DN (``user@realm``, ``DOMAIN\\user``, as
+    Active Directory takes them) are user names as they stand.
     """
 
     kind: MappingKind = MappingKind.RDN
