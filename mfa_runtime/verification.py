@@ -21,7 +21,7 @@ from mfa_core.errors import MfaError, Overloaded, StoreUnavailable, UsernameRefu
 from mfa_core.identity import IdentityRules, normalise
 from mfa_core.model import Attempt, CredentialState, Door, FactorKind, FirstFactor, Interaction, SplitMode
 from mfa_core.passcode import Passcode, PasscodeKind, read_passcode
-from mfa_core.policy import Decision, Policy, PolicyQuestion
+from mfa_core.policy import Action, Decision, Policy, PolicyQuestion
 from mfa_core.secret import Secret
 from mfa_core.split import Split
 from mfa_core.throttle import Standing, Throttle, standing
@@ -29,6 +29,8 @@ from mfa_core.verdict import Accepted, Rejected, Unavailable, Unready, Verdict
 from mfa_core.verifier import Password, Proof, ProofState, Settings, Situation, readings
 from mfa_runtime import one_time_hash
 from mfa_runtime.directory import Groups
+from mfa_runtime.door_check import ByDoor, Told
+from mfa_runtime.gate import Check
 from mfa_runtime.group_commit import GroupCommit
 from mfa_runtime.ledger import Ledger, Ruling
 from mfa_runtime.primary import Primary, PrimaryUnavailable
@@ -38,6 +40,8 @@ from mfa_runtime.store import accounts
 from mfa_runtime.store.database import Store
 
 log = logging.getLogger(__name__)
+
+_Answer = Callable[[Verdict], None]
 
 HASHES_AT_ONCE = 2
 """Concurrent argon2 runs: 8 MiB each. More wait; a flood of long codes must not slow the others down."""
@@ -112,6 +116,7 @@ class Verification:
         self._hashers = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
         self._hashing: Counter[str] = Counter()
         self._asked: set[asyncio.Task[Verdict]] = set()
+        self._looking: list[tuple[Entry, Check, _Answer]] = []
         self._readers = ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="read")
 
     @property
@@ -136,8 +141,11 @@ class Verification:
 
     async def decide(self, attempt: Attempt) -> Verdict:
         """Decide one attempt: see :class:`mfa_runtime.gate.Gate`."""
+        return await self._decided(attempt, self._primaries.get(attempt.door))
+
+    async def _decided(self, attempt: Attempt, primary: Primary | None) -> Verdict:
         try:
-            return await self._decide(attempt)
+            return await self._decide(attempt, primary)
         except Exception as err:  # noqa: BLE001  logged there, and refused
             return self._unavailable(attempt, err)
 
@@ -176,7 +184,7 @@ class Verification:
             )
         return verdict
 
-    def ask(self, attempt: Attempt, answer: Callable[[Verdict], None]) -> None:
+    def ask(self, attempt: Attempt, answer: _Answer) -> None:
         """Decide one attempt: see :class:`mfa_runtime.gate.Gate`."""
         loop = asyncio.get_running_loop()
         try:
@@ -191,11 +199,80 @@ class Verification:
         except Exception as err:  # noqa: BLE001  logged there, and refused
             loop.call_soon(answer, self._unavailable(attempt, err))
             return
-        task = loop.create_task(self.decide(attempt))
+        self._in_a_task(attempt, self._primaries.get(attempt.door), answer)
+
+    def _in_a_task(self, attempt: Attempt, primary: Primary | None, answer: _Answer) -> None:
+        task = asyncio.get_running_loop().create_task(self._decided(attempt, primary))
         self._asked.add(task)
         task.add_done_callback(self._asked.discard)
         # Cancelled is what is under way when the daemon stops: nobody is told anything then.
         task.add_done_callback(lambda decided: None if decided.cancelled() else answer(decided.result()))
+
+    def ask_with(self, attempt: Attempt, check: Check, answer: _Answer) -> None:
+        """Decide one attempt: see :class:`mfa_runtime.gate.Gate`.
+
+        Those that are asked in one turn of the loop are looked up together after it.
+        """
+        rules, loop = self._rules, asyncio.get_running_loop()
+        try:
+            if attempt.first_factor is not FirstFactor.OURS or attempt.typed is None:
+                raise ValueError("a door asked with a check of a password that is not in the attempt")
+            if rules.policy.needs_groups or attempt.interaction is Interaction.PROMPTS:
+                self._in_a_task(attempt, ByDoor(check), answer)
+                return
+            entry = self._entry(attempt, _canonical(attempt.username, rules), None, rules)
+        except Exception as err:  # noqa: BLE001  logged there, and refused
+            loop.call_soon(answer, self._unavailable(attempt, err))
+            return
+        if not self._looking:
+            loop.call_soon(self._look)
+        self._looking.append((entry, check, answer))
+
+    def _look(self) -> None:
+        """Look up who asks, in one read on the loop's thread, and have the passwords checked."""
+        asking, self._looking = self._looking, []
+        seen = self._ledger.look([entry for entry, _, _ in asking])
+        if seen is None:
+            for entry, check, answer in asking:
+                self._in_a_task(entry.attempt, ByDoor(check), answer)
+            return
+        for (entry, check, answer), (account, throttle) in zip(asking, seen, strict=True):
+            try:
+                self._have_checked(entry, self._situation(entry, account, throttle), check, answer)
+            except Exception as err:  # noqa: BLE001  logged there, and refused
+                answer(self._unavailable(entry.attempt, err))
+
+    def _have_checked(self, entry: Entry, situation: Situation, check: Check, answer: _Answer) -> None:
+        found = readings(entry.attempt, situation, entry.settings)
+        if found:
+            chosen = _likeliest(found, situation, entry.settings)
+            if chosen.passcode.kind in _LETTERS:
+                self._in_a_task(entry.attempt, ByDoor(check), answer)
+                return
+            entry = entry.read_as(chosen, Password.BAD)
+            # A directory would take an empty one for an unauthenticated bind and say yes (RFC 4513 section 5.1.2).
+            if chosen.password and self._may_ask_backend(situation, entry.settings, chosen):
+                told = Told(entry.attempt.event_id, partial(self._checked, entry, answer))
+                try:
+                    check(chosen.password, told)
+                except Exception as err:  # noqa: BLE001  as if it had told it
+                    told(err)
+                return
+        self._writer.submit_to(entry, partial(self._ruled, entry.attempt, answer))
+
+    def _checked(self, entry: Entry, answer: _Answer, outcome: Password | Exception) -> None:
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            if entry.reading is not None:
+                entry = entry.read_as(entry.reading, outcome)
+            self._writer.submit_to(entry, partial(self._ruled, entry.attempt, answer))
+        except Exception as err:  # noqa: BLE001  logged there, and refused
+            answer(self._unavailable(entry.attempt, err))
+
+    def canonical(self, username: str) -> str:
+        """The identity of a name: see :class:`mfa_runtime.gate.Gate`."""
+        return _canonical(username, self._rules)
 
     def _plain_entry(self, attempt: Attempt) -> Entry | None:
         """The entry, if nothing has to be waited for: no group, backend or hash, and no dialogue that goes on; else None."""
@@ -204,24 +281,17 @@ class Verification:
             return None
         if typed is not None and attempt.first_factor is FirstFactor.OURS:
             return None
-        entry = self._entry(attempt, self._name(attempt, rules), None, rules)
+        entry = self._entry(attempt, _canonical(attempt.username, rules), None, rules)
         if typed and attempt.veiled is None and not _is_plainly_digits(attempt, entry.decision, typed):
             return None
         return entry
 
-    def _ruled(self, attempt: Attempt, answer: Callable[[Verdict], None], result: Ruling | BaseException) -> None:
+    def _ruled(self, attempt: Attempt, answer: _Answer, result: Ruling | BaseException) -> None:
         answer(self._unavailable(attempt, result) if isinstance(result, BaseException) else result.verdict)
 
-    @staticmethod
-    def _name(attempt: Attempt, rules: Rules) -> str:
-        try:
-            return normalise(attempt.username, rules.identity)
-        except UsernameRefused:
-            return ""
-
-    async def _decide(self, attempt: Attempt) -> Verdict:
+    async def _decide(self, attempt: Attempt, primary: Primary | None) -> Verdict:
         rules = self._rules
-        name = self._name(attempt, rules)
+        name = _canonical(attempt.username, rules)
         if attempt.challenge_id and self._enroller is not None and self._enroller.knows(attempt.challenge_id):
             return self._noted(attempt, await self._enroller.answer(attempt, name))
         groups = await self._groups.groups_of(name) if rules.policy.needs_groups and name else None
@@ -230,7 +300,7 @@ class Verification:
         if typed and attempt.veiled is None:
             ours = attempt.first_factor is FirstFactor.OURS
             if ours or not _is_plainly_digits(attempt, entry.decision, typed):
-                entry = await self._prepare(entry)
+                entry = await self._prepare(entry, primary)
         ruling = self._ledger.question(entry) if typed is None else None
         if ruling is None:
             ruling = await self._writer.submit(entry)
@@ -277,10 +347,8 @@ class Verification:
         label = f"typed|{attempt.client}|{attempt.source}"
         return self._ledger.keyring.tag(label, typed.reveal())[:8]
 
-    async def _prepare(self, entry: Entry) -> Entry:
-        """Check the password where it is ours, and the hash where letters were typed: at most one of each."""
-        account, throttle = await asyncio.get_running_loop().run_in_executor(self._readers, self._read, entry)
-        situation = Situation(
+    def _situation(self, entry: Entry, account: accounts.Account | None, throttle: Throttle) -> Situation:
+        return Situation(
             name=entry.name,
             user=account.user if account else None,
             credentials=account.credentials if account else (),
@@ -288,15 +356,20 @@ class Verification:
             decision=entry.decision,
             now=self._clock(),
         )
+
+    async def _prepare(self, entry: Entry, primary: Primary | None) -> Entry:
+        """Check the password where it is ours, and the hash where letters were typed: at most one of each."""
+        account, throttle = await asyncio.get_running_loop().run_in_executor(self._readers, self._read, entry)
+        situation = self._situation(entry, account, throttle)
         found = readings(entry.attempt, situation, entry.settings)
         if not found:
             return entry
         if entry.attempt.first_factor is FirstFactor.OURS:
             chosen = _likeliest(found, situation, entry.settings)
             found = (chosen,)
-            entry = replace(entry, reading=chosen, password=Password.BAD)
+            entry = entry.read_as(chosen, Password.BAD)
             if self._may_ask_backend(situation, entry.settings, chosen):
-                entry = replace(entry, password=await self._check(entry, chosen.password))
+                entry = entry.read_as(chosen, await self._check(entry, chosen.password, primary))
         for reading in found:
             kind = _LETTERS.get(reading.passcode.kind)
             if kind is not None:
@@ -309,6 +382,8 @@ class Verification:
 
         What is not asked stays BAD, so that nothing is let in when the wait ends between this look and the judgement.
         """
+        if situation.decision.action is Action.DENY:
+            return False  # refused whatever it says, and not charged
         where, _ = standing(situation.throttle, situation.now, settings.throttle)
         return where is Standing.OPEN or (where is Standing.LOCKED and reading.passcode.kind in _LETTERS)
 
@@ -323,8 +398,8 @@ class Verification:
             if not self._hashing[name]:
                 del self._hashing[name]
 
-    async def _check(self, entry: Entry, password: Secret) -> Password:
-        primary = self._primaries.get(entry.attempt.door)
+    @staticmethod
+    async def _check(entry: Entry, password: Secret, primary: Primary | None) -> Password:
         if primary is None:
             raise PrimaryUnavailable("no first-factor backend is configured", cure="set `primary` for this door")
         if not password:
@@ -360,6 +435,13 @@ class Verification:
         return Proof(kind, row.id, state)
 
 
+def _canonical(username: str, rules: Rules) -> str:
+    try:
+        return normalise(username, rules.identity)
+    except UsernameRefused:
+        return ""
+
+
 def _is_plainly_digits(attempt: Attempt, decision: Decision, typed: Secret) -> bool:
     """Whether no letters can be a code here: the common case, which needs nothing but the ledger."""
     raw = typed.reveal()
@@ -385,6 +467,8 @@ def _likeliest(found: tuple[Split, ...], situation: Situation, settings: Setting
     The one whose code fits now; else one with a code of letters, which nobody ends a password in; else that all of it is the
     password, where that may be; else the first.
     """
+    if len(found) == 1:
+        return found[0]
     for reading in found:
         if reading.passcode.kind is not PasscodeKind.DIGITS:
             continue

@@ -39,9 +39,10 @@ from mfa_core.policy import Decision, Policy
 from mfa_core.secret import Secret
 from mfa_core.throttle import ThrottleRules
 from mfa_core.verdict import Verdict
-from mfa_core.verifier import Settings
+from mfa_core.verifier import Password, Settings
 from mfa_runtime.administration.act import Act
 from mfa_runtime.directory import NoGroups
+from mfa_runtime.gate import Check, Checked
 from mfa_runtime.key_file import KeyEncryptionKeys
 from mfa_runtime.ledger import Ledger, Ruling
 from mfa_runtime.primary import Primary, PrimaryUnavailable
@@ -97,6 +98,32 @@ class ScriptedPrimary:
         if self.down:
             raise PrimaryUnavailable("the directory is away")
         return self.passwords.get(name) == password.reveal()
+
+
+class DoorCheck:
+    """What a door asks its directory: knows some passwords, keeps what it was asked, and tells at once unless ``held``."""
+
+    def __init__(self, *passwords: str, held: bool = False) -> None:
+        self.passwords = {text.encode() for text in passwords}
+        self.asked: list[bytes] = []
+        self.held = held
+        self.waiting: list[tuple[Checked, Password]] = []
+        self.reached = asyncio.Event()
+
+    def __call__(self, password: Secret, tell: Checked) -> None:
+        self.asked.append(password.reveal())
+        self.reached.set()
+        outcome = Password.GOOD if password.reveal() in self.passwords else Password.BAD
+        if self.held:
+            self.waiting.append((tell, outcome))
+        else:
+            tell(outcome)
+
+    def tell_all(self) -> None:
+        """Tell what was held."""
+        waiting, self.waiting = self.waiting, []
+        for tell, outcome in waiting:
+            tell(outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +340,18 @@ class Installation:
                 answers = [asyncio.get_running_loop().create_future() for _ in attempts]
                 for one, future in zip(attempts, answers, strict=True):
                     gate.ask(one, future.set_result)
+                return list(await asyncio.gather(*answers))
+
+        return asyncio.run(decided())
+
+    def ask_with(self, check: Check, *attempts: Attempt) -> list[Verdict]:
+        """As :meth:`ask`, for doors that have the password checked themselves."""
+
+        async def decided() -> list[Verdict]:
+            async with self.gate() as gate:
+                answers = [asyncio.get_running_loop().create_future() for _ in attempts]
+                for one, future in zip(attempts, answers, strict=True):
+                    gate.ask_with(one, check, future.set_result)
                 return list(await asyncio.gather(*answers))
 
         return asyncio.run(decided())
