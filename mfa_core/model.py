@@ -90,7 +90,9 @@ class Attempt:
     challenge was carried by the client, and may be answered once. ``veiled`` stands where the door does not see the code but a
     one-way answer made from it (CHAP, RFC 1994): whether a candidate code gives that answer; ``typed`` then holds the answer's
     bytes. ``grammar`` says how ``typed`` is to be read; a policy rule may say otherwise, unless ``grammar_is_final``: the
-    answer to a challenge, and a text that shows its own parts.
+    answer to a challenge, and a text that shows its own parts. ``remembered`` names the credential (``totp:12``) of a login
+    that the door remembers and that this one repeats: the factor is not asked for again while that credential is good, where
+    the password is ours to check.
     """
 
     event_id: str
@@ -109,6 +111,7 @@ class Attempt:
     challenge_until: float = 0.0
     veiled: Callable[[str], bool] | None = None
     grammar_is_final: bool = False
+    remembered: str = ""
 
 
 class FactorKind(enum.StrEnum):

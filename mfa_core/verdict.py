@@ -78,6 +78,8 @@ class Exemption(enum.StrEnum):
     USER = "user_exempt"
     GRACE = "grace"
     TRUST_WINDOW = "trust_window"
+    REMEMBERED = "remembered"
+    """The door remembers a login of this user with a code, and the credential of that login is still good."""
     ENROLLED_ONLY = "enrolled_only"
 
 

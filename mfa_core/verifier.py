@@ -225,6 +225,8 @@ def _exemption(
         if lane.scope == settings.scope and not lane.failures and now - lane.last_success_at < decision.trust_window_s:
             return _exempt(attempt, situation, Exemption.TRUST_WINDOW)
     if enrolled:
+        if attempt.remembered and _is_remembered(attempt, user, enrolled):
+            return _exempt(attempt, situation, Exemption.REMEMBERED, note=attempt.remembered)
         return None
     required = user is not None and user.requirement is _REQUIRED
     untouched = user is None or (
@@ -246,10 +248,21 @@ def _exemption(
     return None
 
 
-def _exempt(attempt: Attempt, situation: Situation, exemption: Exemption, *notices: str) -> Judgement:
+def _is_remembered(attempt: Attempt, user: User | None, enrolled: tuple[Credential, ...]) -> bool:
+    """Whether the login that this repeats still stands: its credential may answer, and the password is checked once more."""
+    return (
+        attempt.first_factor is _OURS
+        and attempt.typed is not None
+        and user is not None
+        and user.state not in _CLOSED
+        and any(_label(credential) == attempt.remembered for credential in enrolled)
+    )
+
+
+def _exempt(attempt: Attempt, situation: Situation, exemption: Exemption, *notices: str, note: str = "") -> Judgement:
     return Judgement(
         Exempt(attempt.event_id, exemption, situation.decision.rule, notices, situation.name),
-        _event(attempt, situation, Outcome.EXEMPT, exemption),
+        _event(attempt, situation, Outcome.EXEMPT, exemption, note=note),
         situation.throttle,
     )
 

@@ -83,6 +83,10 @@ EXEMPTIONS: Mapping[str, Advice] = {
     _E.USER: Advice("an administrator exempted this user", "`mfactl user exempt --undo NAME`, if that should end"),
     _E.GRACE: Advice("the user still has days to enrol", "`mfactl enrol NAME`"),
     _E.TRUST_WINDOW: Advice("the user logged in from here with a code lately"),
+    _E.REMEMBERED: Advice(
+        "the directory accepted the password, and the door remembers a login with a code (the note names the credential)",
+        "see `remember` of the application; `mfactl cred revoke` ends it",
+    ),
     _E.ENROLLED_ONLY: Advice("the rule asks enrolled users only, and this one is not", "`mfactl enrol NAME`"),
 }
 

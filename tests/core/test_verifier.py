@@ -643,6 +643,74 @@ def test_a_trust_window_is_for_this_user_from_this_place_to_this_host_group(
     assert (exemption(judgement) is Exemption.TRUST_WINDOW) is expected
 
 
+_OTHER = replace(TOTP, id=8)
+REPEATED = {
+    "first_factor": FirstFactor.OURS, "interaction": Interaction.ONE_SHOT, "grammar": Grammar(SplitMode.PASSWORD),
+    "grammar_is_final": True, "remembered": "totp:7",
+}  # fmt: skip
+
+
+def repeated(*, how: dict[str, object] | None = None, **fields: object) -> Judgement:
+    """Judge a login that the door remembers: the password alone, which the directory says is good."""
+    return decide("hunter2", how=REPEATED | (how or {}), **({"password": Password.GOOD} | fields))
+
+
+def test_a_remembered_login_is_repeated_without_a_code() -> None:
+    """Nothing is spent, counted or forgiven by it, and the log names the credential."""
+    judgement = repeated(throttle=Throttle(account=Record(2, 2)))
+
+    assert exemption(judgement) is Exemption.REMEMBERED
+    assert (judgement.credential, judgement.spent_code, judgement.throttle.account) == (None, 0, Record(2, 2))
+    assert judgement.event.note == "totp:7"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"credentials": ()}, Reason.NO_CODE),
+        ({"credentials": (_OTHER,)}, Reason.NO_CODE),
+        ({"credentials": (replace(TOTP, state=CredentialState.SUSPENDED), _OTHER)}, Reason.NO_CODE),
+        ({"credentials": (replace(TOTP, state=CredentialState.REVOKED), _OTHER)}, Reason.NO_CODE),
+        ({"credentials": (replace(TOTP, state=CredentialState.PENDING),)}, Reason.NO_CODE),
+        ({"decision": replace(REQUIRE, factors=frozenset({FactorKind.HOTP}))}, Reason.NO_CODE),
+        ({"user": replace(ALICE, locked=True)}, Reason.NO_CODE),
+        ({"user": replace(ALICE, state=EnrolmentState.SUSPENDED)}, Reason.NO_CODE),
+        ({"user": replace(ALICE, state=EnrolmentState.REVOKED)}, Reason.NO_CODE),
+        ({"user": None, "credentials": ()}, Reason.NO_CODE),
+        ({"name": ""}, Reason.NO_CODE),
+        ({"decision": Decision("r", Action.DENY)}, Reason.POLICY_DENIED),
+        ({"password": Password.BAD}, Reason.FIRST_FACTOR_FAILED),
+        ({"password": Password.NOT_ASKED}, Reason.FIRST_FACTOR_FAILED),
+        ({"throttle": _WAITING}, Reason.THROTTLED),
+        ({"throttle": _SOURCE_WAITING}, Reason.SOURCE_THROTTLED),
+        ({"throttle": _HARD}, Reason.LOCKED),
+    ],
+    ids=["no-credential", "another", "suspended", "revoked", "pending", "kind-not-accepted", "locked", "user-suspended",
+         "user-revoked", "unknown", "no-identity", "denied", "wrong-password", "password-not-asked", "waits", "source-waits",
+         "hard-lock"],
+)  # fmt: skip
+def test_a_remembered_login_ends_with(fields: dict[str, object], expected: Reason) -> None:
+    """It goes round nothing but the code, and no longer than the credential would."""
+    assert reason(repeated(**fields)) is expected
+
+
+@pytest.mark.parametrize("first_factor", [FirstFactor.DONE, FirstFactor.ELSEWHERE])
+def test_nothing_is_remembered_where_nobody_of_ours_checks_the_password(first_factor: FirstFactor) -> None:
+    """The directory's own check is what a remembered login stands on; a question with nothing typed is none."""
+    elsewhere = repeated(how={"first_factor": first_factor}, password=Password.NOT_ASKED)
+    asked = decide(how=REPEATED | {"interaction": Interaction.CHALLENGES})
+
+    assert reason(elsewhere) is Reason.NO_CODE
+    assert isinstance(asked.verdict, Challenge)
+
+
+def test_a_wrong_password_of_a_remembered_login_counts_for_its_source() -> None:
+    """As any other wrong password."""
+    judgement = repeated(password=Password.BAD, reading=readings(attempt("hunter2", **REPEATED), situation(), Settings())[0])
+
+    assert (judgement.throttle.source.failures, judgement.throttle.account.failures) == (1, 0)
+
+
 def test_an_exemption_changes_nothing_but_the_log() -> None:
     """No count, no spend."""
     judgement = decide(code(), decision=Decision("r", Action.EXEMPT), throttle=_WAITING)

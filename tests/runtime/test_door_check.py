@@ -235,6 +235,26 @@ def test_what_changes_while_the_directory_thinks_counts(installed: Installation)
     assert events(installed)[-1]["reason"] == "locked_by_admin"
 
 
+def test_a_remembered_login_lasts_as_long_as_its_credential(installed: Installation) -> None:
+    """The label of the accepted login is what the door repeats; the password is asked about each time."""
+    check = DoorCheck("hunter2")
+    (first,) = installed.ask_with(check, bind(f"hunter2,{CODE}"))
+    assert isinstance(first, Accepted)
+
+    def again(password: str = "hunter2") -> Attempt:
+        return replace(bind(password, grammar=Grammar(SplitMode.PASSWORD)), grammar_is_final=True, remembered=first.credential)
+
+    found = installed.ask_with(check, again(), again("wrong"), again())
+    with installed.store.writing() as connection:
+        connection.execute(
+            update(credentials).where(credentials.c.id == installed.credential_of("alice")["id"]).values(state="revoked")
+        )
+    found += installed.ask_with(check, again())
+
+    assert reasons(found) == ["exempt", "first_factor_failed", "exempt", "no_code"]
+    assert check.asked == [b"hunter2", b"hunter2", b"wrong", b"hunter2", b"hunter2"]
+
+
 # What goes wrong
 
 
