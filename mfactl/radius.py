@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import ipaddress
-import json as json_text
 import re
 import sys
 import time
@@ -15,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mfa_core.errors import Conflict, InvalidInput, MfaError, NotFound
+from mfa_core.errors import Conflict, InvalidInput, NotFound
 from mfa_core.secret import Secret
 from mfactl.exit_codes import ExitCode
 from mfactl.options import Json
 from mfactl.output import printable, say, say_json
+from mfactl.recorded import newest_event
 
 if TYPE_CHECKING:
     from mfa_runtime.config import Config
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Try the RADIUS door.", no_args_is_help=True)
 
 FIRST_PROMPT = "Password, code or both, as the door expects it: "
-NEWEST_EVENTS = 50
 MAX_TYPED = 4096
 _LOOPBACK = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared, not bound
 _SERVER = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]\s]+))(?::([0-9]{1,5}))?").fullmatch
@@ -123,7 +122,7 @@ def try_login(
             answer = trial.log_in(login, ask)
     event = None
     if seen.holder and not (status or accounting):
-        event = _newest_event(context, seen.holder, began)
+        event = newest_event(context, began, {"door": "radius", "service": seen.holder})
     _conclude(answer, seen, steps, event, show, json=json)
 
 
@@ -299,24 +298,6 @@ def _lines(step: dict[str, Any]) -> list[str]:
     else:
         lines.append(f"answer       {step['answer']}")
     return lines
-
-
-def _newest_event(context: typer.Context, client: str, began: float) -> dict[str, Any] | None:
-    """What this installation has recorded of the trial; None where it may not be looked at, or there is nothing."""
-    from mfa_runtime.store import audit_log
-    from mfactl.session import open_session
-
-    try:
-        with open_session(context) as session, session.reading() as connection:
-            entries = audit_log.tail(connection, limit=NEWEST_EVENTS)
-    except MfaError:
-        # Whoever tries the door need not be who may read the store.
-        return None
-    bodies: list[dict[str, Any]] = [json_text.loads(entry.body) for entry in entries]
-    # Times in the log are of mfad's clock, which is ours.
-    ours = {"door": "radius", "service": client}.items()
-    found = [one for one in bodies if ours <= one.items() and float(one.get("at", 0)) >= began - 1]
-    return found[-1] if found else None
 
 
 def _conclude(
