@@ -14,16 +14,8 @@ from hypothesis import strategies as st
 from mfa_runtime.config.listen import ListenAt
 from mfa_runtime.config.radius_door import Tls
 from mfactl.doctor.finding import Weight
-from mfactl.doctor.radius_listeners import (
-    Bound,
-    Owner,
-    check_buffer,
-    check_certificates,
-    check_listener,
-    check_version,
-    holders,
-    read_table,
-)
+from mfactl.doctor.kernel_sockets import Bound, Owner, holders, read_table
+from mfactl.doctor.radius_listeners import check_buffer, check_certificates, check_listener, check_version
 from tests.end_to_end.radius_certificates import Authority
 
 if TYPE_CHECKING:
