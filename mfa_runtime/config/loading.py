@@ -7,7 +7,7 @@ else is: whether the state directory or the key exists is for whoever opens them
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
@@ -23,10 +23,11 @@ from mfa_core.policy import Enrol, Policy, PolicyProblem, Rule, problems
 from mfa_core.throttle import ThrottleRules
 from mfa_runtime.config import document as yaml_text
 from mfa_runtime.config.document import Document
+from mfa_runtime.config.fault import Fault
+from mfa_runtime.config.ldap_door_together import faults as ldap_faults
 from mfa_runtime.config.notation import Unfit
 from mfa_runtime.config.problem import ConfigurationProblems, Problem, describe, key_of
-from mfa_runtime.config.radius_door import RadiusDoor
-from mfa_runtime.config.radius_door_together import faults
+from mfa_runtime.config.radius_door_together import faults as radius_faults
 from mfa_runtime.config.rules import RuleSection, When
 from mfa_runtime.config.sections import (
     Audit,
@@ -117,8 +118,11 @@ def load_config_text(text: bytes | str, *, name: str, base: Path) -> Config:
     found.extend(_policy_problem(document, problem) for problem in problems(policy, doors))
     if settings is not None and not settings.enrolment.enrol_networks:
         found.extend(_enrolment_nowhere(document, policy))
-    if settings is not None and settings.doors.radius is not None:
-        found.extend(_radius_faults(document, settings, settings.doors.radius, policy))
+    if settings is not None:
+        found.extend(
+            Problem(document.name, document.line_of(fault.path), key_of(fault.path), fault.seen, fault.expected, fault.cure)
+            for fault in _faults(document, settings, policy)
+        )
     if settings is None or found:
         # What was noted while reading stands first; the same place is not blamed again for the gap that this left.
         first_by_place = {(problem.line, problem.key): problem for problem in reversed(found)}
@@ -162,14 +166,17 @@ def _enrolment_nowhere(document: Document, policy: Policy) -> Iterable[Problem]:
     ]
 
 
-def _radius_faults(document: Document, settings: Settings, door: RadiusDoor, policy: Policy) -> Iterable[Problem]:
+def _faults(document: Document, settings: Settings, policy: Policy) -> Iterator[Fault]:
+    """What does not go together within a door, or between a door and the policy."""
     sections = document.root.get("policy")
     whole = len(policy.rules) == (len(sections) if isinstance(sections, list) else 0)
-    known = settings.directory.groups is not GroupSource.NONE
-    return [
-        Problem(document.name, document.line_of(fault.path), key_of(fault.path), fault.seen, fault.expected, fault.cure)
-        for fault in faults(door, policy=policy if whole else None, groups_are_known=known)
-    ]
+    known = policy if whole else None
+    radius, ldap = settings.doors.radius, settings.doors.ldap
+    if radius is not None:
+        groups_are_known = settings.directory.groups is not GroupSource.NONE
+        yield from radius_faults(radius, policy=known, groups_are_known=groups_are_known)
+    if ldap is not None:
+        yield from ldap_faults(ldap, policy=known)
 
 
 def _enabled(doors: Doors) -> frozenset[Door]:

@@ -34,6 +34,7 @@ from mfa_runtime.config.notation import (
 )
 from mfa_runtime.config.primary import NoneSection, Primary, PrimaryType
 from mfa_runtime.config.section import Section, written
+from mfa_runtime.config.tls import Fingerprints, MinimumTls, TlsVersion
 
 MAX_CLIENTS: Final = 10_000
 MAX_REPLY_RULES: Final = 1000
@@ -216,30 +217,11 @@ def _until(value: object) -> Until | None:
     return Until(end)
 
 
-_FINGERPRINT = re.compile(r"(?:sha-?256[:/ ])?((?:[0-9a-f]{2}:?){31}[0-9a-f]{2})").fullmatch
-
-
-def _fingerprints(value: object) -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) else value
-    if not isinstance(found, list | tuple) or not found:
-        raise Unfit("one SHA-256 fingerprint or more")
-    read: list[str] = []
-    for one in found:
-        parts = _FINGERPRINT(one.lower()) if isinstance(one, str) else None
-        if parts is None:
-            raise Unfit(
-                "SHA-256 fingerprints: 64 hexadecimal digits, with or without colons",
-                "`openssl x509 -noout -fingerprint -sha256 -in FILE` shows it",
-            )
-        read.append(parts[1].replace(":", ""))
-    return tuple(read)
-
-
 class TlsIdentity(Section):
     """Who a client is on a TLS listener: a name in its certificate, or the certificate itself (hex of its SHA-256)."""
 
     subject: SomeNames = ()
-    fingerprint: Annotated[tuple[str, ...], BeforeValidator(_fingerprints)] = ()
+    fingerprint: Fingerprints = ()
 
     # The defaults stand for "absent"; checking them would refuse them as empty.
     model_config = ConfigDict(validate_default=False)
@@ -293,25 +275,13 @@ class RadiusClient(ClientKeys):
         return self
 
 
-class TlsVersion(enum.StrEnum):
-    """The oldest TLS that is spoken."""
-
-    V1_2 = "1.2"
-    V1_3 = "1.3"
-
-
-def _tls_version(value: object) -> object:
-    # YAML reads 1.2 without quotes as a number.
-    return str(value) if isinstance(value, float) else value
-
-
 class Tls(Section):
     """Certificates of the TLS listeners."""
 
     certificate_file: Place
     key_file: Place
     client_ca_file: Place
-    minimum_version: Annotated[TlsVersion, BeforeValidator(_tls_version)] = TlsVersion.V1_2
+    minimum_version: MinimumTls = TlsVersion.V1_2
 
 
 AttributeValue = str | int | bytes

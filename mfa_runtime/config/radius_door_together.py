@@ -7,24 +7,13 @@ hold is said in :mod:`mfa_runtime.config.radius_door`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from mfa_core.model import Door, SplitMode
 from mfa_core.policy import DEFAULT_ID, Action, FromDoors, Policy, Rule, ToServices
 from mfa_runtime.config.document import Path
+from mfa_runtime.config.fault import Fault
 from mfa_runtime.config.listen import Wire
 from mfa_runtime.config.radius_door import FREERADIUS, PasswordChecked, RadiusClient, RadiusDoor, RadiusMode, RequireSignature
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something that does not go together. ``path`` is that of the key, within the file."""
-
-    path: Path
-    seen: str
-    expected: str
-    cure: str
-
 
 _DOOR: Path = ("doors", "radius")
 

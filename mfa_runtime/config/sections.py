@@ -19,6 +19,7 @@ from mfa_core.identity import IdentityRules
 from mfa_core.model import Digest, Grammar, SplitMode
 from mfa_core.policy import FromNetworks
 from mfa_core.throttle import ThrottleRules
+from mfa_runtime.config.ldap_door import LdapDoor
 from mfa_runtime.config.listen import MaybeEndpoint
 from mfa_runtime.config.notation import (
     Flag,
@@ -263,25 +264,12 @@ class PamDoor(PamSettings):
         )
 
 
-def _absent_door(name: str) -> Any:
-    def refuse(value: object) -> None:
-        # None is the default: the key does not stand in the file.
-        if value is not None:
-            raise Unfit(
-                "a door of this version: pam or radius",
-                f"this version of mfad has no {name} door, and does not start as if it had: take the section out",
-                seen=f"the {name} door",
-            )
-
-    return BeforeValidator(refuse)
-
-
 class Doors(Section):
-    """The enabled doors. A door comes into being here: replace its ``_absent_door`` by its section's class."""
+    """The enabled doors."""
 
     pam: PamDoor | None = None
     radius: RadiusDoor | None = None
-    ldap: Annotated[None, _absent_door("ldap")] = None
+    ldap: LdapDoor | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -294,7 +282,7 @@ class Doors(Section):
 
     @model_validator(mode="after")
     def _somebody_can_come_in(self) -> Doors:
-        if self.pam is None and self.radius is None:
+        if self.pam is None and self.radius is None and self.ldap is None:
             raise Unfit("at least one door", "add `pam: {}` under doors", seen="no door")
         return self
 

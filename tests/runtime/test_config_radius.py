@@ -33,9 +33,9 @@ from mfa_runtime.config.radius_door import (
     SignReplies,
     Tls,
     TlsIdentity,
-    TlsVersion,
     Until,
 )
+from mfa_runtime.config.tls import TlsVersion
 
 ROOT = Path(__file__).parents[2]
 BASE = Path("/etc/mfad")
