@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.eap_ttls import Refused, log_in
+from bench.figures import Spread, bottlenecks, conclude, ratios
+from bench.processes import free_port, processors
 from bench.radius_stage import (
     OUTSTANDING,
     PEER,
@@ -29,18 +31,12 @@ from bench.radius_stage import (
     Run,
     Server,
     Shared,
-    Spread,
     all_accepted,
-    bottlenecks,
-    conclude,
-    free_port,
     freeradius,
     freeradius_files,
     login_book,
     mfad_radius,
     new_secret,
-    processors,
-    ratios,
 )
 from bench.stage import ROOT, Stage, percentile, stage
 from tests.end_to_end.radius_certificates import Authority

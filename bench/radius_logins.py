@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 from contextlib import ExitStack
 
+from bench.figures import Spread, bottlenecks, conclude, ratios
+from bench.processes import processors
 from bench.radius_stage import (
     OURS,
     OUTSTANDING,
@@ -20,16 +22,11 @@ from bench.radius_stage import (
     Run,
     Server,
     Shared,
-    Spread,
     all_accepted,
-    bottlenecks,
-    conclude,
     freeradius_files,
     login_book,
     mfad_radius,
     new_secret,
-    processors,
-    ratios,
 )
 from bench.stage import Stage, stage
 

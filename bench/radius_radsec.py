@@ -19,17 +19,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.radius_stage import (
-    Login,
-    Shared,
-    Spread,
-    access_request,
-    conclude,
-    free_port,
-    mfad_radius,
-    new_secret,
-    processors,
-)
+from bench.figures import Spread, conclude
+from bench.processes import free_port, processors
+from bench.radius_stage import Login, Shared, access_request, mfad_radius, new_secret
 from bench.stage import Stage, name_of, stage
 from tests.end_to_end.radius_certificates import Authority, Certificate
 

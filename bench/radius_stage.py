@@ -12,21 +12,17 @@ import contextlib
 import hashlib
 import hmac
 import json
-import os
 import secrets
-import shutil
-import signal
 import socket
-import statistics
 import struct
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from bench.processes import free_port, listed, need, pin_tree, processor_s, stop
 from bench.stage import BOUND, ROOT, Stage, daemon, name_of
 from mfa_core import oath
 
@@ -35,28 +31,8 @@ USERS = 65_536
 SOCKETS = 8
 OUTSTANDING = 8
 """Requests under way at each socket: 64 in all, as many as a busy concentrator has."""
-_PORTS = range(20_000, 32_000)
-"""Below those that Linux gives to clients (ip_local_port_range)."""
-HIGHEST_SHARE = 0.85
-"""Of its core, that the generator may use before it counts as the bottleneck."""
 ACCESS_REQUEST, STATUS_SERVER = 1, 12
 _USER_NAME, _USER_PASSWORD, _NAS_IP_ADDRESS, _NAS_PORT, _CALLING_STATION_ID, _MESSAGE_AUTHENTICATOR = 1, 2, 4, 5, 31, 80
-
-
-def processors() -> list[int]:
-    """The processors that this process may use. Ends the program when there is only one."""
-    allowed = sorted(os.sched_getaffinity(0))
-    if len(allowed) < 2:
-        raise SystemExit("two processors are needed: one for the server, one for the generator")
-    return allowed
-
-
-def need(program: str, package: str) -> str:
-    """The path of a program. Ends this one, naming the Debian package, when it is missing."""
-    found = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if found is None:
-        raise SystemExit(f"{program} is missing: apt-get install --no-install-recommends {package}")
-    return found
 
 
 # Books
@@ -190,7 +166,7 @@ class Server:
 
     def cpu_parts_s(self) -> tuple[float, ...]:
         """The same for each of ``pids`` and what it started."""
-        return tuple(sum(_cpu_s(pid) for pid in _tree(root)) for root in self.pids)
+        return tuple(processor_s(pid) for pid in self.pids)
 
     def dropped(self) -> int:
         """Datagrams that its socket had no room for."""
@@ -206,42 +182,6 @@ class Server:
                 fields = line.split()
                 if int(fields[1].rpartition(":")[2], 16) == self.port:
                     yield int(fields[4].partition(":")[2], 16), int(fields[-1])
-
-
-def _cpu_s(pid: int) -> float:
-    # The kernel's number for a process's own clock: clock_getcpuclockid(3).
-    try:
-        return time.clock_gettime(~pid << 3 | 2)
-    except OSError:  # ended in between
-        return 0.0
-
-
-def _tree(root: int) -> list[int]:
-    found = [root]
-    for pid in found:
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            with contextlib.suppress(OSError):  # a thread that ended in between
-                found += [int(word) for word in children.read_text().split()]
-    return found
-
-
-def free_port() -> int:
-    """A UDP and TCP port of 127.0.0.1 that nobody has now, and that the kernel gives to no client before it is bound."""
-    return free_ports(1)
-
-
-def free_ports(count: int) -> int:
-    """The first of ``count`` such ports in a row."""
-    while True:
-        first = secrets.choice(_PORTS)
-        with ExitStack() as held:
-            try:
-                for port in range(first, first + count):
-                    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                        held.enter_context(socket.socket(socket.AF_INET, kind)).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return first
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +307,7 @@ def freeradius(
     (folder / "dictionary").touch()
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(
-            [*BOUND, "taskset", "-c", _listed(cpus), program, "-f", "-l", str(folder / "radius.log"), "-d", str(folder)],
+            [*BOUND, "taskset", "-c", listed(cpus), program, "-f", "-l", str(folder / "radius.log"), "-d", str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -401,23 +341,7 @@ def wait_for_answer(port: int, secret: bytes, process: subprocess.Popen[bytes], 
 def pin(server: Server, cpus: Sequence[int]) -> None:
     """Let a server use these processors from now on, and its threads and children as well."""
     for root in server.pids:
-        for pid in _tree(root):
-            command = ["taskset", "--all-tasks", "--cpu-list", "--pid", _listed(cpus), str(pid)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process that this program started."""
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _listed(cpus: Sequence[int]) -> str:
-    return ",".join(map(str, cpus))
+        pin_tree(root, cpus)
 
 
 @contextlib.contextmanager
@@ -541,32 +465,6 @@ def build_generator(folder: Path) -> Path:
 # Figures
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Figures of several rounds."""
-
-    values: tuple[float, ...]
-
-    @classmethod
-    def of(cls, runs: Iterable[object], figure: str) -> Spread:
-        """One figure of each run, by its name."""
-        return cls(tuple(float(getattr(run, figure)) for run in runs))
-
-    @property
-    def median(self) -> float:
-        """The middle one."""
-        return statistics.median(self.values)
-
-    def text(self, form: str) -> str:
-        """``median (least..most)``, each in ``form``."""
-        return f"{self.median:{form}} ({min(self.values):{form}}..{max(self.values):{form}})"
-
-
-def ratios(ours: Iterable[object], theirs: Iterable[object], figure: str) -> Spread:
-    """A figure of ours by theirs, round by round: what disturbed the machine disturbed both."""
-    return Spread(tuple(getattr(a, figure) / getattr(b, figure) for a, b in zip(ours, theirs, strict=True)))
-
-
 def book_size(sockets: int) -> int:
     """The most records whose identifiers differ at each of so many sockets."""
     return 256 * sockets
@@ -576,24 +474,3 @@ def all_accepted(run: Run, label: str) -> None:
     """End the program when not every login of a run was let in: its figures would be about something else."""
     if run.accept != run.sent or run.bad:
         raise SystemExit(f"{label}: of {run.sent} logins {run.accept} were accepted: {run}")
-
-
-class Loaded(Protocol):
-    """What a generator tells of itself."""
-
-    @property
-    def cpu_share(self) -> float:
-        """Of its core, from 0 to 1."""
-
-
-def bottlenecks(runs: Iterable[Loaded]) -> list[str]:
-    """What is to be said of the generator's own share of its core."""
-    highest = max(run.cpu_share for run in runs)
-    print(f"  the generator used at most {highest:.2f} of its core")
-    return [f"generator at {highest:.2f} of its core: it was the bottleneck"] if highest > HIGHEST_SHARE else []
-
-
-def conclude(missed: Sequence[str]) -> int:
-    """Say which bars were missed; the exit status."""
-    print("bars missed: " + "; ".join(missed) if missed else "bars met")
-    return int(bool(missed))

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from bench.figures import HIGHEST_SHARE, Spread, conclude, ratios
+from bench.processes import free_ports, processors
 from bench.radius_stage import (
-    HIGHEST_SHARE,
     OURS,
     OUTSTANDING,
     PEER,
@@ -25,19 +26,14 @@ from bench.radius_stage import (
     Run,
     Server,
     Shared,
-    Spread,
     access_request,
     all_accepted,
     book_size,
-    conclude,
-    free_ports,
     freeradius_files,
     identifier_of,
     login_book,
     mfad_radius,
     new_secret,
-    processors,
-    ratios,
     status_server,
     write_book,
 )

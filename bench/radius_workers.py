@@ -12,21 +12,19 @@ import argparse
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from bench.figures import Spread, conclude, ratios
+from bench.processes import processors
 from bench.radius_stage import (
     PEER,
     Generator,
     Run,
     Server,
-    Spread,
     all_accepted,
-    conclude,
     freeradius_files,
     login_book,
     mfad_radius,
     new_secret,
     pin,
-    processors,
-    ratios,
 )
 from bench.stage import stage
 

@@ -6,7 +6,7 @@ set -eu
 build="python3 python3-venv gcc libc6-dev make libpam0g-dev"
 test="$build git clang libclang-rt-14-dev valgrind openssh-server openssh-client sudo passwd iproute2 util-linux faketime
  pamtester libpam-google-authenticator libpam-oath sqlite3 slapd ldap-utils freeradius freeradius-utils freeradius-python3
- libpam-radius-auth openvpn openvpn-auth-radius radsecproxy eapoltest"
+ libpam-radius-auth openvpn openvpn-auth-radius radsecproxy eapoltest libssl-dev libevent-dev"
 
 case "${1:-}" in
 build) wanted=$build ;;

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.processes import processors
 from bench.radius_stage import (
     Generator,
     Login,
@@ -22,7 +23,6 @@ from bench.radius_stage import (
     login_book,
     new_secret,
     peer_password,
-    processors,
     status_server,
     write_book,
 )
