@@ -458,7 +458,7 @@ MISTAKES: list[tuple[str, int, str, str, str, str]] = [
     # the policy
     (says("warm: 0", more="policy:\n- {id: a, when: {door: ldap}, split: otp_only}\n"), 6, "policy[0].split",
      "split: otp_only for LDAP application 'ldap'", "separator, append or keyword", "directory's password"),
-    (application_says("name: wiki, network: ::1", more="policy:\n- {id: a, when: {application: w*}, split: separate}\n"), 7,
+    (application_says("name: wiki, network: 10.0.0.1", more="policy:\n- {id: a, when: {nas: w*}, split: separate}\n"), 7,
      "policy[0].split", "for LDAP application 'wiki'", "separator, append or keyword", ""),
 ]  # fmt: skip
 
