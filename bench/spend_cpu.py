@@ -4,8 +4,9 @@ Wall clocks say little on a shared machine; the processor time counts what this 
 to disk included, waiting for them not. Every spend is another user's TOTP from a sealed secret, with throttle, audit and
 commit. The speed of a processor changes too: *unit* is the time of a fixed piece of Python in the same seconds, for comparing.
 
-``gate`` awaits :class:`mfa_runtime.verification.Verification`; ``ask`` is answered by it through callbacks; ``queue`` gives
-ready entries to the writer's thread; ``ledger`` calls the ledger in the same thread. The number is how many wait together.
+``gate`` awaits :class:`mfa_runtime.verification.Verification`; ``ask`` is answered by it through callbacks; ``check`` as well,
+behind a password that is checked at once (a bind of the LDAP door); ``queue`` gives ready entries to the writer's thread;
+``ledger`` calls the ledger in the same thread. The number is how many wait together.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ import uvloop
 
 from bench.stage import Stage, name_of, stage
 from mfa_core.identity import IdentityRules
-from mfa_core.model import Attempt, Door
+from mfa_core.model import Attempt, Door, FirstFactor, Grammar, SplitMode
 from mfa_core.policy import Policy
 from mfa_core.secret import Secret
 from mfa_core.verdict import Accepted, Verdict
-from mfa_core.verifier import Settings
+from mfa_core.verifier import Password, Settings
 from mfa_runtime.audit_sinks import no_sink
 from mfa_runtime.directory import NoGroups
 from mfa_runtime.event_id import new_event_id
+from mfa_runtime.gate import Checked
 from mfa_runtime.group_commit import GroupCommit
 from mfa_runtime.ledger import Ledger, Ruling
 from mfa_runtime.sitting import Entry
@@ -45,7 +47,8 @@ from mfa_runtime.verification import Rules, Verification
 
 COUNTS = {1: 300, 64: 1_920, 256: 2_560}
 """How many spends are measured in a row, by how many wait together."""
-LAYERS = ("ledger", "queue", "ask", "gate")
+LAYERS = ("ledger", "queue", "ask", "check", "gate")
+SEPARATOR = Grammar(SplitMode.SEPARATOR, ",")
 
 Codes = Sequence[tuple[str, Secret]]
 
@@ -79,6 +82,13 @@ class Bank:
     def attempt(self, name: str, code: Secret) -> Attempt:
         """One request."""
         return Attempt(new_event_id(time.time(), os.urandom), Door.RADIUS, "bench", name, self.source, typed=code, client="nas")
+
+    def bind(self, name: str, code: Secret) -> Attempt:
+        """One simple bind."""
+        return Attempt(
+            new_event_id(time.time(), os.urandom), Door.LDAP, "bench", name, self.source,
+            typed=Secret(b"correct horse," + code.reveal()), first_factor=FirstFactor.OURS, client="ldap", grammar=SEPARATOR,
+        )  # fmt: skip
 
     def entry(self, name: str, code: Secret) -> Entry:
         """One request as the gate hands it over."""
@@ -152,8 +162,8 @@ async def through_gate(bank: Bank, codes: Codes, together: int) -> None:
     await gate.stop()
 
 
-async def through_ask(bank: Bank, codes: Codes, together: int) -> None:
-    """As doors do it that keep no task for a request."""
+async def through_ask(bank: Bank, codes: Codes, together: int, *, check: bool) -> None:
+    """As doors do it that keep no task for a request; with ``check`` as those that have the password checked."""
     gate = bank.gate()
     gate.start()
     rest = iter(codes)
@@ -171,7 +181,10 @@ async def through_ask(bank: Bank, codes: Codes, together: int) -> None:
         one = next(rest, None)
         if one is not None:
             waiting += 1
-            gate.ask(bank.attempt(*one), answer)
+            if check:
+                gate.ask_with(bank.bind(*one), right, answer)
+            else:
+                gate.ask(bank.attempt(*one), answer)
         elif not waiting and not done.done():
             done.set_result(None)
 
@@ -181,14 +194,19 @@ async def through_ask(bank: Bank, codes: Codes, together: int) -> None:
     await gate.stop()
 
 
+def right(_password: Secret, tell: Checked) -> None:
+    """A directory that takes no time and knows every password."""
+    tell(Password.GOOD)
+
+
 def spend(bank: Bank, layer: str, codes: Codes, together: int) -> None:
     """Spend all codes."""
     if layer == "ledger":
         through_ledger(bank, codes, together)
     elif layer == "queue":
         uvloop.run(through_queue(bank, codes, together))
-    elif layer == "ask":
-        uvloop.run(through_ask(bank, codes, together))
+    elif layer in {"ask", "check"}:
+        uvloop.run(through_ask(bank, codes, together, check=layer == "check"))
     else:
         uvloop.run(through_gate(bank, codes, together))
 
