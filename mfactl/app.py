@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mfactl import audit, backup, creds, imports, init, keys, pam, policy, radius, recovery, status, users
+from mfactl import audit, backup, creds, imports, init, keys, ldap, pam, policy, radius, recovery, status, users
 from mfactl.doctor.command import doctor
 from mfactl.enrol import confirm, enrol
 from mfactl.session import CONFIG_VARIABLE, Options
@@ -38,6 +38,7 @@ app.add_typer(creds.app, name="cred")
 app.add_typer(imports.app, name="import")
 app.add_typer(pam.app, name="pam")
 app.add_typer(radius.app, name="radius")
+app.add_typer(ldap.app, name="ldap")
 app.add_typer(recovery.app, name="recovery")
 app.add_typer(recovery.bypass_app, name="bypass")
 app.add_typer(policy.app, name="policy")
