@@ -8,6 +8,8 @@ spoken to.
 from __future__ import annotations
 
 import asyncio
+import enum
+import errno
 import ipaddress
 import logging
 import socket
@@ -15,10 +17,11 @@ import ssl
 from collections.abc import Callable
 
 from ldap_proxy.ber import Malformed, head
+from ldap_proxy.directory_client import result_name
 from ldap_proxy.link import Link, Owner, set_socket_options
 from ldap_proxy.message import EXTENDED_RESPONSE, START_TLS, ResultCode, build_extended_request, parse_result
 from ldap_proxy.settings import Scheme, Server
-from ldap_proxy.upstream_tls import UpstreamTls, WrongCertificate, what_is_wrong
+from ldap_proxy.upstream_tls import UpstreamTls, WrongCertificate, needs_tls, what_is_wrong
 from mfa_core.errors import MfaError
 
 log = logging.getLogger(__name__)
@@ -28,12 +31,34 @@ RESOLVED_S = 30.0
 SHUTDOWN_S = 2.0
 """How long a server that is left may take to end TLS."""
 _MAX_ANSWER = 64 * 1024
+_ENDED = frozenset({None, errno.ECONNRESET, errno.EPIPE})
+"""How a connection ends that was made: the loops raise ConnectionResetError without a number, or with this one."""
 _START_TLS_ID = 1
 _START_TLS_REQUEST = build_extended_request(_START_TLS_ID, START_TLS)
 
 
+class Stage(enum.Enum):
+    """How far a connection came. The value is what there is none of when it comes no further in time."""
+
+    NAME = "no address"
+    CONNECTION = "no connection"
+    TLS_CONNECTION = "no TLS connection"
+    START_TLS = "no answer to StartTLS"
+    TLS = "no TLS handshake"
+    PIN = "no pinned certificate"
+
+
 class DialFailed(MfaError):
-    """This server gives no connection now: try another one."""
+    """This server gives no connection now: try another one. ``stage`` is where it ended."""
+
+    def __init__(self, message: str, *, cure: str, stage: Stage) -> None:
+        super().__init__(message, cure=cure)
+        self.stage = stage
+
+
+def _tls_failed(err: BaseException, stage: Stage = Stage.TLS) -> DialFailed:
+    said, cure = what_is_wrong(err)
+    return DialFailed(said, cure=cure, stage=stage)
 
 
 class Addresses:
@@ -60,11 +85,16 @@ class Addresses:
                 self._until = self._monotonic() + RESOLVED_S
                 return self._found
             raise DialFailed(
-                f"the name {host} cannot be looked up: {err.strerror}", cure=f"see `getent hosts {host}`"
+                f"the name {host} cannot be looked up: {err.strerror}", cure=f"see `getent hosts {host}`", stage=Stage.NAME
             ) from err
         self._found = tuple(dict.fromkeys(str(address[0]) for *_, address in answer))
         self._until = self._monotonic() + RESOLVED_S
         return self._found
+
+    def answered(self, address: str) -> None:
+        """This one gave a connection: it is the first to be tried until the name is looked up again."""
+        if self._found[0] != address:
+            self._found = (address, *(one for one in self._found if one != address))
 
 
 async def dial(
@@ -81,123 +111,136 @@ async def dial(
 
     Raises: DialFailed; nothing stays open then.
     """
-    begun: list[str] = []
+    dialling = _Dialling(server, tls, addresses, timeout_s)
+    link = Link(str(server), owner)
     try:
         async with asyncio.timeout(timeout_s):
-            return await _dial(server, owner, addresses, tls, start_tls=start_tls, write_buffer=write_buffer, begun=begun)
+            if server.scheme is Scheme.LDAPI:
+                transport = await dialling.unix(link)
+            elif server.scheme is Scheme.LDAPS:
+                transport = await dialling.connect(lambda: link, tls=tls)
+            elif start_tls:
+                transport = await dialling.start_tls(link)
+            else:
+                transport = await dialling.connect(lambda: link)
     except TimeoutError as err:
-        said = f"{begun[-1] if begun else 'no address'} within {timeout_s:g} s"
-        raise DialFailed(said, cure="see whether it runs, and whether a firewall drops what goes there") from err
-
-
-async def _dial(
-    server: Server,
-    owner: Owner,
-    addresses: Addresses,
-    tls: UpstreamTls | None,
-    *,
-    start_tls: bool,
-    write_buffer: int,
-    begun: list[str],
-) -> Link:
-    link = Link(str(server), owner)
-    if server.scheme is Scheme.LDAPI:
-        begun.append("no connection")
+        raise DialFailed(
+            f"{dialling.stage.value} within {timeout_s:g} s",
+            cure=_TOO_LATE[dialling.stage],
+            stage=dialling.stage,
+        ) from err
+    if tls is not None and needs_tls(server.scheme, start_tls=start_tls):
         try:
-            transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: link, server.host)
-        except OSError as err:
-            raise DialFailed(
-                f"no connection: {_strerror(err)}", cure=f"see whether the server runs and who may open {server.host}"
-            ) from err
-        link.use(transport, write_buffer)
-        return link
-
-    begun.append("the name was not looked up")
-    found = await addresses.find()
-    begun.append("no connection")
-    if server.scheme is Scheme.LDAPS:
-        transport = await _first(server, found, lambda: link, begun, tls=tls)
-    elif start_tls:
-        transport = await _start_tls(server, found, link, tls, begun)
-    else:
-        transport = await _first(server, found, lambda: link, begun)
-    try:
-        if tls is not None and (start_tls or server.scheme is Scheme.LDAPS):
             tls.check_pin(transport)
-    except WrongCertificate as err:
-        transport.abort()
-        said, cure = what_is_wrong(err)
-        raise DialFailed(said, cure=cure) from err
+        except WrongCertificate as err:
+            transport.abort()
+            raise _tls_failed(err, Stage.PIN) from err
     set_socket_options(transport)
     link.use(transport, write_buffer)
     return link
 
 
-async def _first(
-    server: Server,
-    found: tuple[str, ...],
-    factory: Callable[[], asyncio.Protocol],
-    begun: list[str],
-    *,
-    tls: UpstreamTls | None = None,
-) -> asyncio.Transport:
-    """A connection to the first address that takes one. Raises: DialFailed."""
-    loop = asyncio.get_running_loop()
-    why: DialFailed | None = None
-    for address in found:
+_TOO_LATE = {
+    Stage.NAME: "see the resolver: `getent hosts NAME`",
+    Stage.CONNECTION: "see whether it runs, and whether a firewall drops what goes there",
+    Stage.TLS_CONNECTION: "see whether it runs, speaks TLS on this port, and whether a firewall drops what goes there",
+    Stage.START_TLS: "it takes connections and does not answer: see its log",
+    Stage.TLS: "see whether it speaks TLS, and what stands between it and here",
+}
+
+
+class _Dialling:
+    """One attempt, and how far it has come."""
+
+    def __init__(self, server: Server, tls: UpstreamTls | None, addresses: Addresses, timeout_s: float) -> None:
+        self.stage = Stage.NAME
+        self._server = server
+        self._tls = tls
+        self._addresses = addresses
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+
+    async def unix(self, link: Link) -> asyncio.Transport:
+        """Raises: DialFailed."""
+        self.stage = Stage.CONNECTION
+        path = self._server.host
         try:
-            if tls is None:
-                transport, _ = await loop.create_connection(factory, address, server.port)
+            transport, _ = await self._loop.create_unix_connection(lambda: link, path)
+        except OSError as err:
+            cure = f"see whether the server runs and who may open {path}"
+            raise DialFailed(f"no connection: {_strerror(err)}", cure=cure, stage=self.stage) from err
+        return transport
+
+    async def connect(
+        self, factory: Callable[[], asyncio.Protocol], *, tls: UpstreamTls | None = None
+    ) -> asyncio.Transport:
+        """A connection to the first of the addresses that gives one. Raises: DialFailed."""
+        found = await self._addresses.find()
+        self.stage = Stage.CONNECTION if tls is None else Stage.TLS_CONNECTION
+        why = DialFailed("no address", cure=_TOO_LATE[Stage.NAME], stage=Stage.NAME)
+        for address in found:
+            try:
+                # Each has its share: an IPv6 that leads nowhere must not take the time of the IPv4 behind it.
+                async with asyncio.timeout(self._timeout_s / len(found) if len(found) > 1 else None):
+                    transport = await self._connect_to(address, factory, tls)
+            except TimeoutError:
+                why = DialFailed(f"{self.stage.value} to {address} in time", cure=_TOO_LATE[self.stage], stage=self.stage)
+            except OSError as err:
+                why = self._no_connection(address, err)
             else:
-                begun.append("no TLS connection")
-                transport, _ = await loop.create_connection(
-                    factory, address, server.port,
-                    ssl=tls.context, server_hostname=server.host, ssl_shutdown_timeout=SHUTDOWN_S,
-                )  # fmt: skip
-        except ssl.SSLError as err:
-            said, cure = what_is_wrong(err)
-            why = DialFailed(said, cure=cure)
-        except OSError as err:
-            # The loop says "Connect call failed (...)" in strerror of some; the errno has the reason.
-            why = DialFailed(
-                f"no connection to {address} port {server.port}: {_strerror(err)}",
-                cure="see whether it runs, and `servers` for the port",
-            )
+                self._addresses.answered(address)
+                return transport
+        raise why
+
+    async def _connect_to(
+        self, address: str, factory: Callable[[], asyncio.Protocol], tls: UpstreamTls | None
+    ) -> asyncio.Transport:
+        """Raises: OSError."""
+        if tls is None:
+            transport, _ = await self._loop.create_connection(factory, address, self._server.port)
         else:
-            return transport
-    assert why is not None  # noqa: S101  an empty answer of the resolver is an error of its own
-    raise why
+            transport, _ = await self._loop.create_connection(
+                factory, address, self._server.port,
+                ssl=tls.context, server_hostname=self._server.host, ssl_shutdown_timeout=SHUTDOWN_S,
+            )  # fmt: skip
+        return transport
 
+    def _no_connection(self, address: str, err: OSError) -> DialFailed:
+        # Both are OSErrors; a connection that was made has no errno of connecting.
+        if isinstance(err, ssl.SSLError) or (self._server.scheme is Scheme.LDAPS and err.errno in _ENDED):
+            return _tls_failed(err)
+        return DialFailed(
+            f"no connection to {address} port {self._server.port}: {_strerror(err)}",
+            cure="see whether it runs, and `servers` for the port",
+            stage=Stage.CONNECTION,
+        )
 
-async def _start_tls(
-    server: Server, found: tuple[str, ...], link: Link, tls: UpstreamTls | None, begun: list[str]
-) -> asyncio.Transport:
-    assert tls is not None  # noqa: S101  upstream_tls made it
-    loop = asyncio.get_running_loop()
-    asking = _AsksForTls()
-    plain = await _first(server, found, lambda: asking, begun)
-    try:
-        begun.append("no answer to StartTLS")
-        set_socket_options(plain)
-        plain.write(_START_TLS_REQUEST)
-        await asking.answered
-        begun.append("no TLS handshake")
-        plain.set_protocol(link)
+    async def start_tls(self, link: Link) -> asyncio.Transport:
+        """Raises: DialFailed."""
+        tls = self._tls
+        assert tls is not None  # noqa: S101  upstream_tls made it
+        asking = _AsksForTls()
+        plain = await self.connect(lambda: asking)
         try:
-            secured = await loop.start_tls(
-                plain, link, tls.context, server_hostname=server.host, ssl_shutdown_timeout=SHUTDOWN_S
-            )
-        except OSError as err:
-            said, cure = what_is_wrong(err)
-            raise DialFailed(said, cure=cure) from err
-    except BaseException:
-        plain.abort()
-        raise
-    if secured is None:
-        # The loop says so where the connection ended under its hands.
-        said, cure = what_is_wrong(ConnectionResetError())
-        raise DialFailed(said, cure=cure)
-    return secured
+            self.stage = Stage.START_TLS
+            set_socket_options(plain)
+            plain.write(_START_TLS_REQUEST)
+            await asking.answered
+            self.stage = Stage.TLS
+            plain.set_protocol(link)
+            try:
+                secured = await self._loop.start_tls(
+                    plain, link, tls.context, server_hostname=self._server.host, ssl_shutdown_timeout=SHUTDOWN_S
+                )
+            except OSError as err:
+                raise _tls_failed(err) from err
+            if secured is None:
+                # What the loop gives where the connection ended under its hands.
+                raise _tls_failed(ConnectionResetError())
+        except BaseException:
+            plain.abort()
+            raise
+        return secured
 
 
 class _AsksForTls(asyncio.Protocol):
@@ -232,7 +275,7 @@ class _AsksForTls(asyncio.Protocol):
             return
         if result.code != ResultCode.SUCCESS:
             self._refuse(
-                f"it refuses StartTLS with result {int(result.code)}",
+                f"it refuses StartTLS with {result_name(result.code)}",
                 "give the server a certificate, or use ldaps://; passwords are not sent in clear in place of it",
             )
         elif len(self._buffer) != end:
@@ -249,7 +292,7 @@ class _AsksForTls(asyncio.Protocol):
 
     def _refuse(self, why: str, cure: str = "see what listens there: it is no directory server that can be trusted") -> None:
         if not self.answered.cancelled():
-            self.answered.set_exception(DialFailed(why, cure=cure))
+            self.answered.set_exception(DialFailed(why, cure=cure, stage=Stage.START_TLS))
 
 
 def _is_address(host: str) -> bool:

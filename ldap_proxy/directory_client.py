@@ -22,6 +22,7 @@ from ldap_proxy.message import (
     SEARCH_ENTRY,
     SEARCH_REFERENCE,
     Result,
+    ResultCode,
     build_abandon,
     parse_entry,
     parse_result,
@@ -195,7 +196,7 @@ class DirectoryClient:
     def _unsolicited(self, pdu: bytes) -> None:
         result = parse_result(pdu)
         if result.oid == NOTICE_OF_DISCONNECTION.encode():
-            self._fail(f"it disconnects with result {result.code}")
+            self._fail(f"it disconnects with {result_name(result.code)}")
         # Any other notification means nothing to us (RFC 4511 section 4.4: those that are not known are ignored).
 
     def upstream_lost(self, error: Exception | None) -> None:
@@ -229,3 +230,11 @@ class DirectoryClient:
             one.deadline.cancel()
             if one.told is not None:
                 one.told(kind(f"{self.server}: {why}"))
+
+
+def result_name(code: int) -> str:
+    """A result code for people: ``invalid_credentials (49)``."""
+    try:
+        return f"{ResultCode(code).name.lower()} ({code})"
+    except ValueError:
+        return f"result {code}"

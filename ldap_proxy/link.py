@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ldap_proxy.ber import MESSAGE_ID_MAX
 from ldap_proxy.message import build_unbind
@@ -91,10 +91,14 @@ class Link(asyncio.Protocol):
         """Whether neither side has ended it, as far as is known."""
         return self._transport is not None and not self._closed
 
+    def about(self, name: str) -> Any:
+        """What :meth:`asyncio.BaseTransport.get_extra_info` knows, such as ``ssl_object``; None after the end."""
+        return None if self._transport is None else self._transport.get_extra_info(name)
+
     @property
     def descriptor(self) -> int:
         """The number of its socket; -1 when it has none."""
-        found = None if self._transport is None else self._transport.get_extra_info("socket")
+        found = self.about("socket")
         return -1 if found is None else int(found.fileno())
 
     def give_to(self, receiver: Receiver) -> None:

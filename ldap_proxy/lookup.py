@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from ldap_proxy.directory_client import Answer, Cancel, DirectoryClient, NoAnswer, Silence
+from ldap_proxy.directory_client import Answer, Cancel, DirectoryClient, NoAnswer, Silence, result_name
 from ldap_proxy.dn import Dn
 from ldap_proxy.kept import Kept
 from ldap_proxy.link import Link
@@ -318,9 +318,9 @@ class Lookups:
         elif answer.result.code == ResultCode.SUCCESS:
             self._ready(channel)
         elif answer.result.code in _BUSY:
-            self._lost(channel, LookupFailed(f"{_server(channel)} answers {_named(answer.result.code)}"))
+            self._lost(channel, LookupFailed(f"{_server(channel)} answers {result_name(answer.result.code)}"))
         else:
-            said = f"{_server(channel)} answers {_named(answer.result.code)} to the bind as {self._settings.bind_dn}"
+            said = f"{_server(channel)} answers {result_name(answer.result.code)} to the bind as {self._settings.bind_dn}"
             if self._monotonic() >= self._refused_until:
                 log.error("look-ups in the directory fail: %s (%s)", said, _REFUSED_CURE)
             self._refused_until = self._monotonic() + REFUSED_SERVICE_S
@@ -358,7 +358,7 @@ class Lookups:
         code = answer.result.code
         if code != ResultCode.SUCCESS:
             raise LookupFailed(
-                f"the directory answers {_named(code)} to {what}",
+                f"the directory answers {result_name(code)} to {what}",
                 cure=f"see what {self._settings.bind_dn or 'an anonymous client'} may read there",
             )
 
@@ -386,10 +386,3 @@ def _fits(key: Hashable) -> bool:
 
 def _server(channel: _Channel) -> str:
     return "the directory" if channel.client is None else channel.client.server
-
-
-def _named(code: int) -> str:
-    try:
-        return f"{ResultCode(code).name.lower()} ({code})"
-    except ValueError:
-        return f"result {code}"

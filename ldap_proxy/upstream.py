@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from ldap_proxy.dialling import Addresses, DialFailed, dial
-from ldap_proxy.directory_client import Cancel, DirectoryClient, NoAnswer, Silence
+from ldap_proxy.directory_client import Cancel, DirectoryClient, NoAnswer, Silence, result_name
 from ldap_proxy.link import Link, Receiver
 from ldap_proxy.message import SEARCH_REQUEST, ResultCode, Scope, build_search, present
 from ldap_proxy.settings import Limits, Server, UpstreamSettings
@@ -436,7 +436,7 @@ class Upstreams:
             timeout_s=self._settings.connect_timeout_s,
         )
         if answer.result.code in _NOT_SERVING:
-            raise NoAnswer(f"{checker.server} answers {ResultCode(answer.result.code).name} to a look at its root DSE")
+            raise NoAnswer(f"{checker.server} answers {result_name(answer.result.code)} to a look at its root DSE")
 
     def _failed(self, server: _Server, err: MfaError) -> None:
         now = self._monotonic()

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import ssl
 from dataclasses import dataclass
 from typing import Any
 
 from ldap_proxy.settings import Scheme, UpstreamSettings, Verify
 from mfa_core.errors import ConfigurationError
-
-log = logging.getLogger(__name__)
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _HOST_NAME_MISMATCH = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
@@ -40,14 +37,16 @@ class UpstreamTls:
         """See that the certificate is a pinned one, if any are. Raises: WrongCertificate."""
         if not self.pins:
             return
-        shown = fingerprint(transport)
+        shown = fingerprint_of(transport.get_extra_info("ssl_object"))
         if shown not in self.pins:
             raise WrongCertificate(f"its certificate has the SHA-256 {shown or '(there is none)'}, which is not among `pins`")
 
 
-def fingerprint(transport: asyncio.BaseTransport) -> str:
-    """SHA-256 of the certificate that the other side showed, in hexadecimal; "" when there is none."""
-    secured: Any = transport.get_extra_info("ssl_object")
+def fingerprint_of(secured: Any) -> str:
+    """SHA-256 of the certificate that the other side showed, in hexadecimal; "" when there is none.
+
+    ``secured`` is an SSLObject, or None.
+    """
     octets = None if secured is None else secured.getpeercert(binary_form=True)
     return hashlib.sha256(octets).hexdigest() if octets else ""
 
@@ -57,9 +56,6 @@ def upstream_tls(settings: UpstreamSettings) -> UpstreamTls | None:
 
     Raises: ConfigurationError, when a file cannot be used.
     """
-    for server in settings.servers:
-        if server.scheme is Scheme.LDAP and not settings.start_tls:
-            log.warning("doors.ldap.upstream: passwords go to %s in clear: use ldaps://, or start_tls", server)
     if not any(needs_tls(server.scheme, start_tls=settings.start_tls) for server in settings.servers):
         return None
     try:
@@ -70,11 +66,6 @@ def upstream_tls(settings: UpstreamSettings) -> UpstreamTls | None:
         ) from err
     context.minimum_version = _VERSIONS[settings.minimum_version]
     if settings.verify is Verify.NONE:
-        if not settings.pins:
-            log.warning(
-                "doors.ldap.upstream: `verify: none`: whoever stands between here and %s reads every password",
-                settings.servers[0],
-            )
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if settings.certificate_file is not None:
