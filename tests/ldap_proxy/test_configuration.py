@@ -105,8 +105,8 @@ def test_every_key_reaches_its_setting(tmp_path: Path) -> None:
     refusal_text: data 52e
     bind_log: binds
     limits: {{connections: 11, connections_per_source: 12, pdu_anonymous: 8192, pdu_bound: 8193, pdu_upstream: 65537,
-             queued: 4097, write_buffer: 16385, header: 13s, tls_handshake: 14s, idle: 15s, bind: 16s, operations: 17, drain: 18s,
-             failed_binds: 19}}
+             queued: 4097, write_buffer: 16385, header: 13s, tls_handshake: 14s, idle: 15s, bind: 16s, operations: 17,
+             drain: 18s, failed_binds: 19}}
 """,
         tmp_path,
     )

@@ -1,0 +1,142 @@
+"""What is written about each bind, for people and for log collectors?
+
+Room rule: one JSON object a line, with the same keys whatever happened, and nothing of a credential in it. Lines are gathered
+on the loop and written by a thread, so that a slow disk holds nobody up; what does not fit is counted, and said in the next
+line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+MAX_WAITING_OCTETS: Final = 16 * 1024 * 1024
+"""Of lines that wait for the disk: some 40,000."""
+MAX_LINE: Final = 4096
+"""Octets of one line. Longer ones have a name in them that nobody has; and a pipe takes so much at once (PIPE_BUF)."""
+_MAX_TEXT: Final = 256
+"""Characters of each text in a line that would be longer."""
+WRITE_EVERY_S: Final = 0.25
+STUCK_S: Final = 5.0
+"""How long standard error may take nothing, and how long a stop waits for what is still to be written."""
+_STDERR: Final = 2
+
+log = logging.getLogger(__name__)
+
+
+class BindLog:
+    """Appends to ``path``, which the user of mfad alone can read; "-" is stderr. One thread of its own.
+
+    ``clock`` is Unix seconds.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+        self._lines: deque[bytes] = deque()
+        self._added = 0
+        self._written = 0
+        """Octets, each counted by one thread alone: the loop's and the writer's."""
+        self._left_out = 0
+        self._second = -1
+        self._second_text = ""
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="bind-log", daemon=True)
+        self._thread.start()
+
+    def write(self, **fields: object) -> None:
+        """Add one line; ``time`` is put before the fields, as RFC 3339 in UTC. Never blocks."""
+        if self._added - self._written >= MAX_WAITING_OCTETS:
+            self._left_out += 1
+            return
+        if self._left_out:
+            fields["lines_left_out_before"], self._left_out = self._left_out, 0
+        told = {"time": self._now(), **fields}
+        # ASCII: a line holds whatever a client sent as a name, and must stay one line for every reader.
+        line = json.dumps(told).encode() + b"\n"
+        if len(line) > MAX_LINE:
+            line = json.dumps({name: _shortened(value) for name, value in told.items()}).encode() + b"\n"
+        self._added += len(line)
+        self._lines.append(line)
+
+    def use(self, path: Path) -> None:
+        """From the next lines on write to ``path``."""
+        self._path = path
+
+    def close(self) -> None:
+        """Write what waits, then end; a reader of stderr that takes nothing is waited for only so long."""
+        self._stopping.set()
+        self._thread.join(2 * STUCK_S)
+        if self._thread.is_alive():
+            log.error("the bind log %s takes nothing: %d lines are lost", self._path, len(self._lines))
+
+    def _now(self) -> str:
+        now = self._clock()
+        second = int(now)
+        if second != self._second:
+            self._second, self._second_text = second, datetime.fromtimestamp(second, UTC).isoformat()[:-6]
+        return f"{self._second_text}.{int((now - second) * 1000):03d}+00:00"
+
+    def _work(self) -> None:
+        while not self._stopping.wait(WRITE_EVERY_S):
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        if not self._lines:
+            return
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        try:
+            if str(self._path) == "-":
+                _to_stderr(lines)
+            else:
+                _to_file(self._path, lines)
+        except OSError as err:
+            log.error("the bind log %s cannot be written: %s; up to %d lines are lost", self._path, err, len(lines))
+        self._written += sum(map(len, lines))
+
+
+def _shortened(value: object) -> object:
+    return f"{value[:_MAX_TEXT]}..." if isinstance(value, str) and len(value) > _MAX_TEXT else value
+
+
+def _to_file(path: Path, lines: list[bytes]) -> None:
+    # Opened for each write: whoever rotates the file needs to tell nobody.
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(b"".join(lines))
+        while view:
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
+
+
+def _to_stderr(lines: list[bytes]) -> None:
+    """Whole lines in each write, none longer than what a pipe takes at once: several processes share it."""
+    ready = select.poll()
+    ready.register(_STDERR, select.POLLOUT)
+    for part in _parts(lines):
+        view = memoryview(part)
+        while view:
+            if not ready.poll(STUCK_S * 1000):
+                raise TimeoutError(f"nobody has read it for {STUCK_S:.0f} s")
+            view = view[os.write(_STDERR, view) :]
+
+
+def _parts(lines: Iterable[bytes]) -> Iterator[bytes]:
+    part = b""
+    for line in lines:
+        if part and len(part) + len(line) > MAX_LINE:
+            yield part
+            part = b""
+        part += line
+    if part:
+        yield part

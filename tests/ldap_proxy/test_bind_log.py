@@ -1,0 +1,180 @@
+"""One line for each bind: JSON, whole, in order, without holding anybody up."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ldap_proxy import bind_log
+from ldap_proxy.bind_log import MAX_LINE, BindLog
+from tests.doubles import FakeClock
+
+Opener = Callable[[Path], BindLog]
+
+
+@pytest.fixture
+def opens() -> Iterator[Opener]:
+    made: list[BindLog] = []
+
+    def opened(path: Path) -> BindLog:
+        made.append(BindLog(path, clock=FakeClock(1_700_000_000.25)))
+        return made[-1]
+
+    yield opened
+    for one in made:
+        one.close()
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_lines_are_json_with_a_time_in_utc_and_all_is_written_at_the_end(opens: Opener, tmp_path: Path) -> None:
+    one = opens(tmp_path / "log")
+    for number in range(1000):
+        one.write(kind="bind", user="alice", number=number)
+    one.close()
+    found = lines(tmp_path / "log")
+    assert [line["number"] for line in found] == list(range(1000))
+    assert found[0] == {"time": "2023-11-14T22:13:20.250+00:00", "kind": "bind", "user": "alice", "number": 0}
+
+
+def test_nobody_else_can_read_it(opens: Opener, tmp_path: Path) -> None:
+    one = opens(tmp_path / "log")
+    one.write(number=1)
+    one.close()
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_time_goes_on(tmp_path: Path) -> None:
+    clock = FakeClock(1_700_000_000.999)
+    one = BindLog(tmp_path / "log", clock=clock)
+    one.write()
+    clock.advance(seconds=0.002)
+    one.write()
+    one.close()
+    assert [line["time"] for line in lines(tmp_path / "log")] == [
+        "2023-11-14T22:13:20.999+00:00",
+        "2023-11-14T22:13:21.001+00:00",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\r\x0b\x0c\x85b", "\u2028", '"},{"kind":"x', "\x00\x1b[2J", "\udcff", "ü"])
+def test_whatever_a_name_holds_the_line_is_one_line(opens: Opener, tmp_path: Path, name: str) -> None:
+    one = opens(tmp_path / "log")
+    one.write(dn=name)
+    one.close()
+    octets = (tmp_path / "log").read_bytes()
+    assert octets.isascii()
+    assert octets.count(b"\n") == 1
+    assert b"\x1b" not in octets
+    assert lines(tmp_path / "log")[0]["dn"] == name
+
+
+def test_a_name_that_nobody_has_is_cut(opens: Opener, tmp_path: Path) -> None:
+    """A client may send a quarter of a megabyte as a DN."""
+    one = opens(tmp_path / "log")
+    one.write(dn="\x00" * 250_000, user="x" * 300, code=49)
+    one.close()
+    [line] = lines(tmp_path / "log")
+    assert len((tmp_path / "log").read_bytes()) <= MAX_LINE
+    assert line["dn"].startswith("\x00")
+    assert line["dn"].endswith("...")
+    assert line["code"] == 49
+
+
+def test_a_file_that_was_moved_away_is_made_anew(opens: Opener, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    one = opens(path)
+    one.write(number=1)
+    one._flush()
+    path.rename(tmp_path / "log.1")
+    one.write(number=2)
+    one._flush()
+    assert [line["number"] for line in lines(tmp_path / "log.1")] == [1]
+    assert [line["number"] for line in lines(path)] == [2]
+
+
+def test_a_reload_may_name_another_file(opens: Opener, tmp_path: Path) -> None:
+    one = opens(tmp_path / "log")
+    one.write(number=1)
+    one._flush()
+    one.use(tmp_path / "other")
+    one.write(number=2)
+    one.close()
+    assert [line["number"] for line in lines(tmp_path / "log")] == [1]
+    assert [line["number"] for line in lines(tmp_path / "other")] == [2]
+
+
+def test_what_cannot_be_written_is_said_without_its_content(
+    opens: Opener, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = opens(tmp_path / "missing" / "log")
+    one.write(user="alice")
+    one.close()
+    assert "cannot be written" in caplog.text
+    assert "up to 1 lines are lost" in caplog.text
+    assert "alice" not in caplog.text
+
+
+def test_what_does_not_fit_is_counted_and_said(opens: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bind_log, "MAX_WAITING_OCTETS", 150)
+    monkeypatch.setattr(bind_log, "WRITE_EVERY_S", 3600.0)
+    one = opens(tmp_path / "log")
+    for number in range(10):
+        one.write(number=number)
+    one._flush()
+    one.write(number=10)
+    one._flush()
+    found = lines(tmp_path / "log")
+    written = [line["number"] for line in found]
+    assert written[:-1] == list(range(len(found) - 1))
+    assert written[-1] == 10
+    assert found[-1]["lines_left_out_before"] == 10 - (len(found) - 1) > 0
+    one.write(number=11)
+    one.close()
+    assert "lines_left_out_before" not in lines(tmp_path / "log")[-1]
+
+
+def test_to_standard_error(opens: Opener, capfd: pytest.CaptureFixture[str]) -> None:
+    one = opens(Path("-"))
+    one.write(number=1)
+    one.close()
+    assert json.loads(capfd.readouterr().err)["number"] == 1
+
+
+def test_a_standard_error_that_nobody_reads_holds_nobody_up(
+    opens: Opener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither a bind nor a stop."""
+    monkeypatch.setattr(bind_log, "STUCK_S", 0.01)
+    reading, writing = os.pipe()
+    monkeypatch.setattr(bind_log, "_STDERR", writing)
+    try:
+        one = opens(Path("-"))
+        for number in range(1000):
+            one.write(number=number, text="x" * 200)
+        one.close()
+        assert "nobody has read it" in caplog.text
+        written = os.read(reading, 1 << 20)
+        # Nothing but whole lines came before.
+        assert written.endswith(b"\n")
+        assert [json.loads(line)["number"] for line in written.splitlines()] == list(range(written.count(b"\n")))
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+@given(st.lists(st.integers(1, MAX_LINE), max_size=50))
+def test_parts_are_whole_lines_that_a_pipe_takes_at_once(lengths: list[int]) -> None:
+    whole = [b"x" * (length - 1) + b"\n" for length in lengths]
+    parts = list(bind_log._parts(whole))
+    assert b"".join(parts) == b"".join(whole)
+    assert all(0 < len(part) <= MAX_LINE and part.endswith(b"\n") for part in parts)
