@@ -267,7 +267,8 @@ def length_octets(length: int) -> bytes:
         return bytes((0x81, length))
     if length <= 0xFFFF:
         return bytes((0x82, length >> 8, length & 0xFF))
-    return b"\x84" + length.to_bytes(4, "big")
+    size = (length.bit_length() + 7) // 8
+    return bytes((0x80 | size,)) + length.to_bytes(size, "big")
 
 
 def wrapped(tag: int, content: bytes) -> bytes:

@@ -239,7 +239,7 @@ def parse_result(pdu: bytes) -> Result:
     seen = 0xA2  # the tags below rise: [3] referral, [7] serverSaslCreds, [10] responseName, [11] responseValue
     while at < end:
         part, start, at = element(pdu, at, end)
-        if part & 0x1F <= seen & 0x1F:
+        if part & 0xC0 != 0x80 or part & 0x1F <= seen & 0x1F:
             raise Malformed(f"an element with the tag 0x{part:02x} after one with 0x{seen:02x} in a result")
         seen = part
         if part == 0x87 and tag == BIND_RESPONSE:
