@@ -7,6 +7,7 @@ and what the outcome means to an administrator is :mod:`mfactl.ldap_meaning`'s. 
 from __future__ import annotations
 
 import enum
+import hashlib
 import socket
 import ssl
 import time
@@ -37,13 +38,15 @@ class Tls:
     """How the server's certificate is judged, and what is shown to it.
 
     ``ca_file`` None stands for the system's. ``exactly``, a PEM file, says which certificate it must be, in place of a CA and a
-    name. ``name`` is looked for in it, "" for the host that is asked. ``certificate`` and ``key`` are the application's own.
+    name; ``pins``, SHA-256 in hexadecimal, which ones it may be, beside them. ``name`` is looked for in it, "" for the host that
+    is asked. ``certificate`` and ``key`` are the application's own.
     """
 
     start: bool = False
     """StartTLS, for servers of scheme ldap."""
     ca_file: Path | None = None
     exactly: Path | None = None
+    pins: frozenset[str] = frozenset()
     verify: bool = True
     name: str = ""
     certificate: Path | None = None
@@ -217,8 +220,11 @@ class Connection:
         except (ssl.SSLError, OSError) as err:
             return Failed(Failure.HANDSHAKE, err.reason if isinstance(err, ssl.SSLError) and err.reason else str(err))
         self._socket = secured
-        if expected is not None and secured.getpeercert(binary_form=True) != expected:
+        shown = secured.getpeercert(binary_form=True) or b""
+        if expected is not None and shown != expected:
             return Failed(Failure.UNTRUSTED, f"the certificate is another one than the first of {tls.exactly}")
+        if tls.pins and hashlib.sha256(shown).hexdigest() not in tls.pins:
+            return Failed(Failure.UNTRUSTED, "the certificate is none of those that are pinned")
         judged = "not looked at" if not tls.verify else "the configured one" if expected is not None else "good"
         return Done(self._since(began), f"{secured.version()}, certificate {judged}")
 
@@ -236,21 +242,7 @@ class Connection:
 
     def find(self, search: Search) -> tuple[Answer, str]:
         """The DN of the one entry that fits; "" where there is none, or several."""
-        began = self._monotonic()
-        request = message.build_search(
-            self._next_id(),
-            search.base.encode(),
-            message.Scope.SUBTREE,
-            message.equal(search.attribute, search.value.encode()),
-            NO_ATTRIBUTES,
-            size_limit=MAX_ENTRIES,
-        )
-        found: list[str] = []
-
-        def entry(pdu: bytes) -> None:
-            found.append(message.parse_entry(pdu)[0].decode("utf-8", "backslashreplace"))
-
-        answer = self._asked(request, message.SEARCH_DONE, began, entry=entry)
+        answer, found = self._searched(search.base, message.Scope.SUBTREE, message.equal(search.attribute, search.value.encode()))
         if len(found) > 1:
             # whether or not the server says that there are more still (sizeLimitExceeded)
             return Failed(Failure.AMBIGUOUS, " and ".join(found)), ""
@@ -259,6 +251,23 @@ class Connection:
         if not found:
             return Failed(Failure.NOT_FOUND), ""
         return Done(answer.milliseconds, found[0], answer.result), found[0]
+
+    def look(self, dn: str) -> Answer:
+        """Is there such an entry, for whoever is bound? NOT_FOUND also where it is hidden from him."""
+        answer, found = self._searched(dn, message.Scope.BASE, message.present("objectClass"))
+        return Failed(Failure.NOT_FOUND) if isinstance(answer, Done) and answer.is_good and not found else answer
+
+    def _searched(self, base: str, scope: message.Scope, wanted: message.Filter) -> tuple[Answer, list[str]]:
+        began = self._monotonic()
+        request = message.build_search(
+            self._next_id(), base.encode(), scope, wanted, NO_ATTRIBUTES, size_limit=MAX_ENTRIES
+        )
+        found: list[str] = []
+
+        def entry(pdu: bytes) -> None:
+            found.append(message.parse_entry(pdu)[0].decode("utf-8", "backslashreplace"))
+
+        return self._asked(request, message.SEARCH_DONE, began, entry=entry), found
 
     # Octets
 

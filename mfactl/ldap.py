@@ -134,7 +134,7 @@ def _target(
     from ldap_proxy.settings import Server as Place
     from ldap_proxy.trial import Tls
 
-    tls = Tls(start_tls, ca_file, None, verify, tls_name, certificate, key)
+    tls = Tls(start_tls, ca_file, verify=verify, name=tls_name, certificate=certificate, key=key)
     if server:
         place = _server(server)
         return _Target(place, _checked(place, tls))

@@ -14,6 +14,7 @@ def status(context: typer.Context, json: Json = False) -> None:
     from mfa_runtime.administration.census import count
     from mfa_runtime.state_lock import StateLock
     from mfactl.doctor.installation import answers
+    from mfactl.doctor.ldap_door import held as ldap_held
     from mfactl.doctor.radius_listeners import held
 
     with open_session(context) as session, session.reading() as connection:
@@ -26,6 +27,8 @@ def status(context: typer.Context, json: Json = False) -> None:
             sockets |= held(radius)
             if radius.freeradius is not None:
                 sockets[str(radius.freeradius.socket)] = answers(radius.freeradius.socket)
+        if config.doors.ldap is not None:
+            sockets |= ldap_held(config.doors.ldap)
         # This command holds the lock too: whoever is left is mfad, or another mfactl.
         others = StateLock(config.state_dir).holders()
     running = all(sockets.values()) and bool(sockets)

@@ -10,6 +10,7 @@ import typer
 from mfa_core.errors import MfaError
 from mfactl.doctor.finding import Finding, Weight
 from mfactl.doctor.installation import check_clock, check_key, check_sockets, check_store, sshd_settings
+from mfactl.doctor.ldap_door import check_ldap
 from mfactl.doctor.pam_files import MODULE, check_pam_files, check_sshd
 from mfactl.doctor.primaries import check_primaries
 from mfactl.doctor.radius_door import check_radius
@@ -31,9 +32,9 @@ def doctor(context: typer.Context, json: Json = False) -> None:
         say_json([{"weight": f.weight, "place": f.place, "seen": f.seen, "cure": f.cure} for f in found])
     else:
         for finding in found:
-            say(f"{finding.weight:<8} {finding.place:<7} {printable(finding.seen)}")
+            say(f"{finding.weight:<8} {finding.place:<8} {printable(finding.seen)}")
             if finding.cure:
-                say(f"{'':<16} cure: {printable(finding.cure)}")
+                say(f"{'':<17} cure: {printable(finding.cure)}")
     if any(finding.weight is Weight.PROBLEM for finding in found):
         raise typer.Exit(ExitCode.REFUSED)
 
@@ -54,6 +55,7 @@ def _findings(context: typer.Context) -> Iterator[Finding]:
     yield from check_sockets(config)
     yield from check_radius(config)
     yield from check_listeners(config)
+    yield from check_ldap(config)
     files = _pam_files()
     yield from check_primaries(config, pam_files=files)
     if config.doors.pam is not None:
