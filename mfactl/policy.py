@@ -27,7 +27,7 @@ app = typer.Typer(help="The policy: check it, explain a decision.", no_args_is_h
 def check(context: typer.Context, json: Json = False) -> None:
     """Read the configuration and the policy; every problem at once, with its line."""
     config = read_configuration(context)
-    weak = _weak_at_radius(config)
+    weak = [*_weak_at_radius(config), *_weak_at_ldap(config)]
     doors = sorted(config.enabled_doors)
     if json:
         say_json({"ok": True, "rules": len(config.policy.rules), "doors": doors, "warnings": weak})
@@ -52,6 +52,25 @@ def _weak_at_radius(config: Config) -> list[str]:
     if settings.tls is not None:
         tls_context(settings.tls)
     return [*warnings(settings), *policy_warnings(door, config.policy)]
+
+
+def _weak_at_ldap(config: Config) -> list[str]:
+    """What is allowed at the LDAP door and yet weak.
+
+    Raises: ConfigurationError, for what only its files show: DNs, secrets, certificates.
+    """
+    door = config.doors.ldap
+    if door is None:
+        return []
+    from ldap_proxy.configuration import build_ldap_settings, warnings
+    from ldap_proxy.server import tls_context
+    from ldap_proxy.upstream_tls import upstream_tls
+
+    settings = build_ldap_settings(config, door)
+    if settings.tls is not None:
+        tls_context(settings.tls)
+    upstream_tls(settings.upstream)
+    return warnings(settings)
 
 
 @app.command()
