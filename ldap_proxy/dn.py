@@ -63,11 +63,13 @@ _KEYWORD: Final = r"[A-Za-z][A-Za-z0-9-]*"
 _SIMPLE_TYPE: Final = re.compile(_KEYWORD)
 _TYPE: Final = re.compile(rf" *(?:(?:[Oo][Ii][Dd]\.)?({_NUMBER})|({_KEYWORD})) *= *")
 _HEXADECIMAL: Final = re.compile(r"#((?:[0-9A-Fa-f]{2})+) *")
-_QUOTED: Final = re.compile(r'"([^"\\\x00-\x1f\x7f]*(?:\\.[^"\\\x00-\x1f\x7f]*)*)" *')
-_PLAIN: Final = re.compile(r'([^"\\,+;<>\x00-\x1f\x7f]*(?:\\.[^"\\,+;<>\x00-\x1f\x7f]*)*)')
+_SPECIAL: Final = r'\\[ "#+,;<=>\\]'
+# RFC 2253 has octets in hexadecimal in quotes too. OpenLDAP reads "\2C" there as the text 2C, so nobody can mean either.
+_QUOTED: Final = re.compile(rf'"([^"\\\x00-\x1f\x7f]*(?:{_SPECIAL}[^"\\\x00-\x1f\x7f]*)*)" *')
+_PLAIN: Final = re.compile(rf'([^"\\,+;<>\x00-\x1f\x7f]*(?:(?:{_SPECIAL}|\\[0-9A-Fa-f]{{2}})[^"\\,+;<>\x00-\x1f\x7f]*)*)')
 _NOT_SIMPLE: Final = re.compile(r'[^ -~]|["\\+;<>#]')
 _ESCAPE: Final = re.compile(r"((?:\\[0-9A-Fa-f]{2})+)|\\(.)")
-_ESCAPABLE: Final = frozenset(' "#+,;<=>\\')
+_ESCAPE_IN_QUOTES: Final = re.compile(r"\\(.)")
 _TO_ESCAPE: Final = re.compile(r'["+,;<>\\\x00-\x1f\x7f]|^#')
 _STRING_TAGS: Final = frozenset({0x04, 0x0C, 0x13, 0x16})
 """OCTET STRING, UTF8String, PrintableString, IA5String: those that are UTF-8 as they stand."""
@@ -167,7 +169,7 @@ def _pair(text: str, at: int) -> tuple[tuple[str, str], int]:
         found = (_QUOTED if first == '"' else _PLAIN).match(text, start)
         value = found[1] if found else ""
         if "\\" in value:
-            value = _ESCAPE.sub(_unescaped, value)
+            value = _ESCAPE_IN_QUOTES.sub(r"\1", value) if first == '"' else _ESCAPE.sub(_unescaped, value)
     if found is None:
         raise NotADn(f"a value at {start + 1} that is not as RFC 4514 has it")
     value = _folded(value)
@@ -178,13 +180,10 @@ def _pair(text: str, at: int) -> tuple[tuple[str, str], int]:
 
 def _unescaped(found: re.Match[str]) -> str:
     """What an escaped character, or a row of octets in hexadecimal, stands for. Raises: NotADn."""
-    octets, character = found[1], found[2]
-    if octets is None:
-        if character not in _ESCAPABLE:
-            raise NotADn("a backslash before a character that is none to escape")
-        return str(character)
+    if found[2] is not None:
+        return str(found[2])
     try:
-        return bytes.fromhex(octets.replace("\\", "")).decode()
+        return bytes.fromhex(found[1].replace("\\", "")).decode()
     except UnicodeDecodeError:
         raise NotADn("escaped octets that are not UTF-8") from None
 
