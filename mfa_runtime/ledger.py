@@ -21,6 +21,7 @@ from mfa_core.errors import MfaError, StoreCorrupt, StoreFull, StoreUnavailable
 from mfa_core.throttle import Throttle
 from mfa_core.verdict import Challenge, Unavailable, Unready, Verdict
 from mfa_core.verifier import Judgement
+from mfa_runtime.look import Freshness, Look
 from mfa_runtime.sealing import Keyring, UnknownKey
 from mfa_runtime.sitting import Entry, Lost, Sitting
 from mfa_runtime.store import audit_log
@@ -76,6 +77,7 @@ class Ledger:
         self._committed: deque[str] = deque()
         self._settling = threading.Lock()
         self._crowded = 0
+        self._freshness = Freshness()
         self.written = 0
         """Events that were committed: what the write-ahead log holds is about ten kilobytes each."""
 
@@ -166,18 +168,21 @@ class Ledger:
         Raises:
             UnknownKey, StoreCorrupt, StoreUnavailable: as reading does.
         """
-        return Sitting(connection, [entry], self._keyring, self._clock()).standings()[0]
+        (look,) = Sitting(connection, [entry], self._keyring, self._clock()).looks(self._freshness.mark)
+        return look.account, look.throttle
 
-    def look(self, entries: Sequence[Entry]) -> list[tuple[Account | None, Throttle]] | None:
+    def look(self, entries: Sequence[Entry]) -> list[Look] | None:
         """As :meth:`standing` for each entry, where it is asked, on the loop's thread; None where that takes longer or fails.
 
-        Who gets None asks for one at a time, and hears what is wrong with which.
+        What was found may stand in the entry: it is not read again where it still holds. Who gets None asks for one at a time,
+        and hears what is wrong with which.
         """
         if not self._asks_at_once:
             return None
+        mark = self._freshness.mark
         try:
             with self._asking.reading() as connection:
-                return Sitting(connection, entries, self._keyring, self._clock()).standings()
+                return Sitting(connection, entries, self._keyring, self._clock()).looks(mark)
         except Exception as err:  # noqa: BLE001  it breaks again where it is answered
             log.debug("a look at the store failed: %s", err)
             return None
@@ -267,6 +272,7 @@ class Ledger:
         except BaseException:
             self._deferred.extendleft(reversed(deferred))
             raise
+        self._freshness.committed(sitting.touched())
         self.written += len(bodies)
         self._committed.extend(bodies)
         return [Ruling(judgement.verdict, judgement.may_enrol) for judgement in judged]
@@ -278,7 +284,11 @@ class Ledger:
         for sitting, judged in foreseen:
             if 0 <= now - sitting.now < FORESIGHT_S and sitting.still_holds(connection):
                 return sitting, judged
-        sitting = Sitting(connection, entries, self._keyring, now)
+        holds = None
+        if self._asks_at_once:
+            self._freshness.meet(self._session.version())
+            holds = self._freshness.holds
+        sitting = Sitting(connection, entries, self._keyring, now, holds)
         return sitting, sitting.judge()
 
     def _foresee(self, entries: Sequence[Entry]) -> list[tuple[Sitting, list[Judgement]]]:

@@ -7,7 +7,7 @@ Room rule: reads once, judges one after another, writes once; when that happens,
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from mfa_core.throttle import CLEAN, UNTOUCHED, Record, Throttle
 from mfa_core.value import hot_value
 from mfa_core.verdict import Accepted
 from mfa_core.verifier import Judgement, Password, Proof, ProofState, Settings, Situation, judge
+from mfa_runtime.look import Keys, Look, Mark
 from mfa_runtime.sealing import Keyring
 from mfa_runtime.store import accounts
 from mfa_runtime.store.accounts import Account
@@ -43,24 +44,21 @@ class Entry:
     proof_position: int = 0
     reading: Split | None = None
     tag: bytes = b""
+    look: Look | None = None
 
-    def read_as(self, reading: Split, password: Password) -> Entry:
-        """This, with what became of the password in one reading. (Spelt out: ``replace`` costs a login 5 microseconds.)"""
+    def read_as(self, reading: Split, password: Password, look: Look | None = None) -> Entry:
+        """This, with what became of the password in one reading, and what the store held then.
+
+        (Spelt out: ``replace`` costs a login 5 microseconds.)
+        """
         return Entry(
-            self.attempt, self.name, self.decision, self.settings, password, self.proof, self.proof_position, reading, self.tag
-        )
+            self.attempt, self.name, self.decision, self.settings, password, self.proof, self.proof_position, reading, self.tag,
+            look,
+        )  # fmt: skip
 
 
 class Lost(MfaError):
     """A compare-and-set did not win: another process was faster. Judge again on what is there now."""
-
-
-class Keys(NamedTuple):
-    """The throttle keys of an entry; "" where there is none."""
-
-    account: str
-    lane: str
-    source: str
 
 
 class Seen(NamedTuple):
@@ -74,20 +72,34 @@ class Seen(NamedTuple):
 class Sitting:
     """The state of one batch: what the store held, and what the judgements so far made of it."""
 
-    def __init__(self, connection: Connection, entries: Sequence[Entry], keyring: Keyring, now: float) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        entries: Sequence[Entry],
+        keyring: Keyring,
+        now: float,
+        holds: Callable[[Look], bool] | None = None,
+    ) -> None:
+        """Read what is not known already: ``holds`` says which looks are as good as reading again; None for none of them."""
         self._connection = connection
         self._entries = entries
         self._keyring = keyring
         self.now = now
-        self._names = list({entry.name: None for entry in entries if entry.name})
+        looks = [] if holds is None else [entry.look for entry in entries if entry.look is not None and holds(entry.look)]
+        held = {id(look) for look in looks}
+        reading = [entry for entry in entries if id(entry.look) not in held] if held else entries
+        self._names = list({entry.name: None for entry in reading if entry.name})
         rows = self._read_accounts(connection)
         known = {row[1] for row in rows}
-        self._keys = [self._keys_of(entry, known) for entry in entries]
+        self._keys = [
+            entry.look.keys if entry.look is not None and id(entry.look) in held else self._keys_of(entry, known)
+            for entry in entries
+        ]
         # A question is answered from the throttle only where a trust window may hold.
         wanted = {
             key
             for entry, keys in zip(entries, self._keys, strict=True)
-            if entry.attempt.typed is not None or entry.decision.trust_window_s
+            if id(entry.look) not in held and (entry.attempt.typed is not None or entry.decision.trust_window_s)
             for key in keys
         }
         wanted.discard("")
@@ -96,6 +108,9 @@ class Sitting:
         self.seen = Seen(rows, *self._read_rest(connection))
         self._accounts = accounts.unsealed(rows, keyring)
         self._records = accounts.records(self.seen.records)
+        for entry in entries if held else ():
+            if entry.look is not None and id(entry.look) in held:
+                self._take(entry.name, entry.look)
         self._answered = {row[0] for row in self.seen.answered}
         self._changed: dict[str, Record] = {}
         self._spent: dict[int, Credential] = {}
@@ -103,6 +118,14 @@ class Sitting:
         self._used: dict[int, int] = {}
         self._grace: dict[int, float] = {}
         self._answers: dict[str, float] = {}
+        self._touched: set[str] = set()
+
+    def _take(self, name: str, look: Look) -> None:
+        if look.account is not None:
+            self._accounts[name] = look.account
+        for key, record in zip(look.keys, (look.throttle.account, look.throttle.lane, look.throttle.source), strict=True):
+            if record is not CLEAN:
+                self._records[key] = record
 
     def _read_accounts(self, connection: Connection) -> list[Row]:
         return accounts.read(connection, self._names) if self._names else []
@@ -146,10 +169,17 @@ class Sitting:
             return UNTOUCHED
         return Throttle(account or CLEAN, lane or CLEAN, source or CLEAN)
 
-    def standings(self) -> list[tuple[Account | None, Throttle]]:
-        """What concerns each entry."""
+    def looks(self, mark: Mark) -> list[Look]:
+        """What concerns each entry; ``mark`` was taken before."""
         known = self._accounts.get
-        return [(known(entry.name), self.throttle(keys)) for entry, keys in zip(self._entries, self._keys, strict=True)]
+        return [
+            Look(mark, keys, known(entry.name), self.throttle(keys))
+            for entry, keys in zip(self._entries, self._keys, strict=True)
+        ]
+
+    def touched(self) -> set[str]:
+        """The keys of what :meth:`write` has written."""
+        return self._touched | self._changed.keys()
 
     def judge(self) -> list[Judgement]:
         """Judge the entries one after another, each on what stands then, and note what they change."""
@@ -184,6 +214,7 @@ class Sitting:
                     self._records[key] = self._changed[key] = new
         changed = judgement.credential
         if account is not None and changed is not None:
+            self._touched.add(keys.account)
             owned = account.credentials
             owned = (changed,) if len(owned) == 1 else tuple([changed if c.id == changed.id else c for c in owned])
             self._accounts[entry.name] = account = Account(account.user, owned)
@@ -195,6 +226,7 @@ class Sitting:
         if judgement.spent_code:
             self._used[judgement.spent_code] = self._used.get(judgement.spent_code, 0) + 1
         if judgement.grace_until and account is not None:
+            self._touched.add(keys.account)
             self._grace[account.user.id] = judgement.grace_until
             self._accounts[entry.name] = replace(account, user=replace(account.user, grace_until=judgement.grace_until))
         return judgement

@@ -33,6 +33,7 @@ from mfa_runtime.door_check import ByDoor, Told
 from mfa_runtime.gate import Check
 from mfa_runtime.group_commit import GroupCommit
 from mfa_runtime.ledger import Ledger, Ruling
+from mfa_runtime.look import Look
 from mfa_runtime.primary import Primary, PrimaryUnavailable
 from mfa_runtime.sealing import UnknownKey
 from mfa_runtime.sitting import Entry
@@ -236,20 +237,21 @@ class Verification:
             for entry, check, answer in asking:
                 self._in_a_task(entry.attempt, ByDoor(check), answer)
             return
-        for (entry, check, answer), (account, throttle) in zip(asking, seen, strict=True):
+        for (entry, check, answer), look in zip(asking, seen, strict=True):
             try:
-                self._have_checked(entry, self._situation(entry, account, throttle), check, answer)
+                self._have_checked(entry, look, check, answer)
             except Exception as err:  # noqa: BLE001  logged there, and refused
                 answer(self._unavailable(entry.attempt, err))
 
-    def _have_checked(self, entry: Entry, situation: Situation, check: Check, answer: _Answer) -> None:
+    def _have_checked(self, entry: Entry, look: Look, check: Check, answer: _Answer) -> None:
+        situation = self._situation(entry, look.account, look.throttle)
         found = readings(entry.attempt, situation, entry.settings)
         if found:
             chosen = _likeliest(found, situation, entry.settings)
             if chosen.passcode.kind in _LETTERS:
                 self._in_a_task(entry.attempt, ByDoor(check), answer)
                 return
-            entry = entry.read_as(chosen, Password.BAD)
+            entry = entry.read_as(chosen, Password.BAD, look)
             # A directory would take an empty one for an unauthenticated bind and say yes (RFC 4513 section 5.1.2).
             if chosen.password and self._may_ask_backend(situation, entry.settings, chosen):
                 told = Told(entry.attempt.event_id, partial(self._checked, entry, answer))
@@ -265,7 +267,7 @@ class Verification:
             if isinstance(outcome, Exception):
                 raise outcome
             if entry.reading is not None:
-                entry = entry.read_as(entry.reading, outcome)
+                entry = entry.read_as(entry.reading, outcome, entry.look)
             self._writer.submit_to(entry, partial(self._ruled, entry.attempt, answer))
         except Exception as err:  # noqa: BLE001  logged there, and refused
             answer(self._unavailable(entry.attempt, err))

@@ -132,6 +132,7 @@ class Session:
         self._log_lock = threading.Lock()
         self._refused = ""
         self._connection: Connection | None = None
+        self._connected = 0
         self.patience_s = BUSY_TIMEOUT_MS / 1000
         """How long a writing transaction waits for another process."""
 
@@ -182,7 +183,19 @@ class Session:
                 with self._log_lock:
                     self._log_fd = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             self._connection = connection
+            self._connected += 1
         return self._connection
+
+    def version(self) -> tuple[int, int] | None:
+        """Inside a transaction: what changes when anybody but this session has committed, or this session has connected anew.
+
+        None where the store cannot tell (PostgreSQL).
+        """
+        connection = self.connect()
+        if connection.dialect.name != "sqlite":
+            return None
+        raw: Any = connection.connection.driver_connection
+        return self._connected, int(raw.execute("PRAGMA data_version").fetchone()[0])
 
     def close(self) -> None:
         """Let go of the connection; the next transaction opens another. What was committed is durable, or known not to be."""
