@@ -1,7 +1,7 @@
 """Whose connection does a load balancer hand on? (PROXY protocol, version 2)
 
-Room rule: the first octets of a connection become an address or are refused, sans-IO. Whether the peer is one that may say so is
-asked before, elsewhere. Version 1 is text, and is refused: every balancer that speaks it speaks version 2.
+Room rule: the first octets of a connection become an address or are refused, sans-IO. Whether the peer may say so is asked
+before, elsewhere. Version 1 is text, and is refused: every balancer that speaks it speaks version 2.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
-from ldap_proxy.ber import Malformed
+from ldap_proxy.ber import Buffer, Malformed
 
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 LENGTH_MAX: Final = 16 * 1024
@@ -22,7 +22,7 @@ _PROXY: Final = 0x21
 _INET: Final = 0x11
 _INET6: Final = 0x21
 _ADDRESSES: Final = {0x00: 0, _INET: 12, _INET6: 36, 0x31: 216}
-"""Octets of both addresses and both ports, by family and transport: unspecified, and streams of IPv4, IPv6 and local sockets."""
+"""Octets of both addresses and both ports, by family and transport: unspecified; streams of IPv4, IPv6 and local sockets."""
 _CRC32C: Final = 0x03
 
 
@@ -38,7 +38,7 @@ class Header:
     used: int
 
 
-def read(buffer: bytes) -> Header | None:
+def read(buffer: Buffer) -> Header | None:
     """Read the header at the beginning of a connection. None: more octets are needed.
 
     IPv6 addresses that stand for an IPv4 one (``::ffff:192.0.2.1``) come out as that one, so that limits and networks by source
@@ -67,11 +67,12 @@ def read(buffer: bytes) -> Header | None:
         raise Malformed(f"a PROXY header with {length} octets of addresses, expected at least {addresses}")
     if size < used:
         return None
-    _check_elements(bytes(buffer[:used]), _FIXED + addresses)
+    header = bytes(buffer[:used])
+    _check_elements(header, _FIXED + addresses)
     if kind == _INET:
-        return Header(str(ipaddress.IPv4Address(buffer[16:20])), used)
+        return Header(str(ipaddress.IPv4Address(header[16:20])), used)
     if kind == _INET6:
-        address = ipaddress.IPv6Address(buffer[16:32])
+        address = ipaddress.IPv6Address(header[16:32])
         return Header(str(address.ipv4_mapped or address), used)
     return Header(None, used)
 
