@@ -71,9 +71,13 @@ class BindLog:
         """From the next lines on write to ``path``."""
         self._path = path
 
+    def end(self) -> None:
+        """Write what waits, then end, without being waited for. Nothing is added any more."""
+        self._stopping.set()
+
     def close(self) -> None:
         """Write what waits, then end; a reader of stderr that takes nothing is waited for only so long."""
-        self._stopping.set()
+        self.end()
         self._thread.join(2 * STUCK_S)
         if self._thread.is_alive():
             log.error("the bind log %s takes nothing: %d lines are lost", self._path, len(self._lines))

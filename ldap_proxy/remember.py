@@ -51,6 +51,8 @@ class Remember:
         self._max_entries = max_entries
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._by_user: dict[str, dict[bytes, None]] = {}
+        self.hits = 0
+        """How often something was recalled, since the start."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -68,6 +70,7 @@ class Remember:
             self._drop(tag)
             return None
         entry.uses += 1
+        self.hits += 1
         return Remembered(Secret(typed.reveal()[: entry.password_length]), entry.credential)
 
     def store(

@@ -62,7 +62,7 @@ def upstream_tls(settings: UpstreamSettings) -> UpstreamTls | None:
         context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
     except OSError as err:
         raise ConfigurationError(
-            f"doors.ldap.upstream.ca_file {settings.ca_file}: {_reason(err)}", cure="name a file of PEM certificates"
+            f"doors.ldap.upstream_tls.ca_file {settings.ca_file}: {_reason(err)}", cure="name a file of PEM certificates"
         ) from err
     context.minimum_version = _VERSIONS[settings.minimum_version]
     if settings.verify is Verify.NONE:
@@ -73,7 +73,7 @@ def upstream_tls(settings: UpstreamSettings) -> UpstreamTls | None:
             context.load_cert_chain(settings.certificate_file, settings.key_file)
         except OSError as err:
             raise ConfigurationError(
-                f"doors.ldap.upstream: certificate_file and key_file cannot be used: {_reason(err)}",
+                f"doors.ldap.upstream_tls: certificate_file and key_file cannot be used: {_reason(err)}",
                 cure="give PEM files that mfad may read; `openssl x509 -in FILE -noout -text` shows a certificate",
             ) from err
     pins = frozenset(pin.replace(":", "").lower() for pin in settings.pins)

@@ -14,13 +14,17 @@ from pathlib import Path
 
 import uvloop
 
+from ldap_proxy.configuration import build_ldap_settings
+from ldap_proxy.configuration import warnings as ldap_warnings
+from ldap_proxy.door import check_files as check_ldap_files
 from mfa_core.errors import ConfigurationError, MfaError
 from mfa_runtime.config import Config, ConfigurationProblems, load_config
 from mfa_runtime.primaries import check_files
+from mfad.inherited import Inherited
 from mfad.log_bound import BoundedLog
 from mfad.notify import Notifier
 from mfad.service import serve
-from mfad.worker import Inherited, serve_worker
+from mfad.worker import serve_worker
 from radius_plugin.configuration import build_radius_settings, policy_warnings, warnings
 from radius_plugin.radsec import tls_context
 
@@ -73,12 +77,17 @@ def _check_files(config: Config) -> list[str]:
     for door in (pam, radius):
         if door is not None:
             check_files(door.primary)
-    if radius is None:
-        return []
-    settings = build_radius_settings(config, radius)
-    if settings.tls is not None:
-        tls_context(settings.tls)
-    return [*warnings(settings), *policy_warnings(radius, config.policy)]
+    told: list[str] = []
+    if radius is not None:
+        settings = build_radius_settings(config, radius)
+        if settings.tls is not None:
+            tls_context(settings.tls)
+        told += [*warnings(settings), *policy_warnings(radius, config.policy)]
+    if config.doors.ldap is not None:
+        ldap_settings = build_ldap_settings(config, config.doors.ldap)
+        check_ldap_files(ldap_settings)
+        told += ldap_warnings(ldap_settings)
+    return told
 
 
 def _parser() -> argparse.ArgumentParser:

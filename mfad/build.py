@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from mfa_core.errors import ConfigurationError
+from ldap_proxy.configuration import build_ldap_settings
+from ldap_proxy.door import LdapDoor, check_files
 from mfa_core.model import Door, FirstFactor
 from mfa_core.policy import Fit
 from mfa_core.verifier import Settings
@@ -32,6 +33,7 @@ from mfa_runtime.store.database import Store
 from mfa_runtime.store.key_table import load_keyring
 from mfa_runtime.store.opening import open_store
 from mfa_runtime.verification import Rules, Verification
+from mfad.ldap import build_ldap_door
 from mfad.radius import build_radius_door
 from pam_mfa.server import PamDoor as PamServer
 from pam_mfa.settings import GREETERS, ExemptAnswer, Mode, PamDoorSettings, ServiceSettings
@@ -169,6 +171,7 @@ class Parts:
     enrolment: LoginEnrolment
     pam: PamServer | None
     radius: RadiusDoor | None
+    ldap: LdapDoor | None
     primaries: dict[Door, OpenPrimary]
     radius_settings: RadiusDoorSettings | None = None
     """Of the RADIUS door where workers serve it, as they were last read."""
@@ -190,6 +193,7 @@ class Parts:
                 ("metrics", self.started.metrics, config.metrics),
                 ("doors.pam.socket_dir", _socket_dir(self.started), _socket_dir(config)),
                 ("doors.radius.listen", _radius_listen(self.started), _radius_listen(config)),
+                ("doors.ldap.listen", _ldap_listen(self.started), _ldap_listen(config)),
             )
             if old != new
         ]
@@ -197,6 +201,9 @@ class Parts:
         radius_settings = None if config.doors.radius is None else build_radius_settings(config, config.doors.radius)
         if radius_settings is not None and radius_settings.tls is not None:
             tls_context(radius_settings.tls)
+        ldap_settings = None if config.doors.ldap is None else build_ldap_settings(config, config.doors.ldap)
+        if ldap_settings is not None:
+            check_files(ldap_settings)
         primaries = build_primaries(config, self.store, self.ledger)
         self.gate.replace_rules(build_rules(config), primaries)
         for replaced in self.primaries.values():
@@ -208,6 +215,8 @@ class Parts:
         if self.radius is not None and radius_settings is not None:
             self.radius.reload(radius_settings)
         self.radius_settings = radius_settings
+        if self.ldap is not None and ldap_settings is not None:
+            self.ldap.reload(ldap_settings)
         self.config = config
         return fixed
 
@@ -221,6 +230,11 @@ def _radius_listen(config: Config) -> object:
     return None if door is None else (door.listen, door.workers, door.authentication_log, door.freeradius)
 
 
+def _ldap_listen(config: Config) -> object:
+    door = config.doors.ldap
+    return None if door is None else (door.listen, door.workers)
+
+
 def build(config: Config, *, doors: frozenset[Door] = ALL_DOORS) -> Parts:
     """Open the store and make every part, of the doors only those in ``doors``. Nothing listens yet.
 
@@ -228,8 +242,6 @@ def build(config: Config, *, doors: frozenset[Door] = ALL_DOORS) -> Parts:
         ConfigurationError: the key or a setting cannot be used.
         StoreUnavailable, StoreCorrupt: the store cannot be used.
     """
-    if config.doors.ldap is not None:
-        raise ConfigurationError("doors.ldap: this door is not built yet", cure="take the section out")
     store = open_store(config.state_dir)
     reload_keyring = partial(load_ring, store, config)
     ledger = Ledger(
@@ -270,4 +282,7 @@ def build(config: Config, *, doors: frozenset[Door] = ALL_DOORS) -> Parts:
     radius = None
     if config.doors.radius is not None and Door.RADIUS in doors:
         radius = build_radius_door(config, config.doors.radius, gate=gate, groups=groups, keyring=lambda: ledger.keyring)
-    return Parts(config, store, ledger, gate, enrolment, pam, radius, primaries)
+    ldap = None
+    if config.doors.ldap is not None and Door.LDAP in doors:
+        ldap = build_ldap_door(config, config.doors.ldap, gate=gate)
+    return Parts(config, store, ledger, gate, enrolment, pam, radius, ldap, primaries)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from ldap_proxy.metrics import ldap_readings
+from mfa_core.model import Door
 from mfa_runtime.config import Config
 from mfa_runtime.metrics import Family, Kind, MetricsServer, Reading
 from mfad.build import Parts
@@ -21,20 +24,29 @@ WAITING = Family("mfad_verifications_waiting", Kind.GAUGE, "Attempts at this pro
 log = logging.getLogger(__name__)
 
 
-def build_metrics(config: Config, parts: Parts, workers: Workers | None) -> MetricsServer | None:
-    """Make the listener, if one is configured. Nothing listens yet."""
+def build_metrics(config: Config, parts: Parts, workers: Mapping[Door, Workers]) -> MetricsServer | None:
+    """Make the listener, if one is configured. ``workers`` are those of doors that several processes serve.
+
+    Nothing listens yet.
+    """
     listen = config.metrics.listen
     if listen is None:
         return None
     if not ipaddress.ip_address(listen.host).is_loopback:
-        log.warning("metrics.listen is %s: whoever reaches it reads how many logins each RADIUS client has", listen)
+        log.warning("metrics.listen is %s: whoever reaches it reads how many logins each client and application has", listen)
 
     def read() -> Iterator[Reading]:
         yield Reading(EVENTS, parts.ledger.written)
         yield Reading(WAITING, parts.gate.waiting)
         if parts.radius is not None:
             yield from radius_readings(parts.radius.settings, [parts.radius.counters()])
-        elif workers is not None and parts.radius_settings is not None:
-            yield from radius_readings(parts.radius_settings, workers.counters())
+        elif Door.RADIUS in workers and parts.radius_settings is not None:
+            told: list[Any] = list(workers[Door.RADIUS].counters())
+            yield from radius_readings(parts.radius_settings, told)
+        if parts.ldap is not None:
+            yield from ldap_readings([parts.ldap.counters()])
+        elif Door.LDAP in workers:
+            said: list[Any] = list(workers[Door.LDAP].counters())
+            yield from ldap_readings(said)
 
     return MetricsServer(listen.host, listen.port, read)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 
@@ -17,12 +18,16 @@ from mfa_runtime.directory import Groups
 from mfa_runtime.event_id import new_event_id
 from mfa_runtime.gate import Gate
 from mfa_runtime.sealing import Keyring
+from mfad.inherited import Handed
 from radius_plugin.authentication_log import AuthenticationLog
 from radius_plugin.configuration import build_radius_settings, policy_warnings, warnings
-from radius_plugin.door import RadiusDoor
+from radius_plugin.door import RadiusDoor, Sockets
 from radius_plugin.exchange import Exchange
+from radius_plugin.settings import Listen, Purpose, RadiusDoorSettings, Transport
 from radius_plugin.signers import FOLDER, SignersOnDisk
 from radius_plugin.state import KEY_SIZE, StateSeal
+
+_TLS = "tls"
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +58,22 @@ def build_radius_door(
         journal=journal,
     )
     return RadiusDoor(settings, exchange, journal=journal)
+
+
+def sockets_for_worker(settings: RadiusDoorSettings) -> Handed:
+    """One set of sockets, each with what it is for. Raises: ConfigurationError."""
+    sockets = Sockets.open(settings, shared=True)
+    return [*((listen.purpose.value, opened) for listen, opened in sockets.udp), *((_TLS, opened) for opened in sockets.tls)]
+
+
+def handed_down(handed: Handed) -> Sockets:
+    """What :func:`sockets_for_worker` has opened, at the worker."""
+    udp: list[tuple[Listen, socket.socket]] = []
+    for what, opened in handed:
+        if what != _TLS:
+            host, port = opened.getsockname()[:2]
+            udp.append((Listen(host, port, Transport.UDP, Purpose(what)), opened))
+    return Sockets(udp, [opened for what, opened in handed if what == _TLS])
 
 
 def state_key(keyring: Keyring) -> Secret:

@@ -13,9 +13,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ldap_proxy.configuration import build_ldap_settings
 from mfa_core.errors import MfaError
 from mfa_core.model import Door
 from mfa_runtime.config import Config
@@ -23,13 +24,13 @@ from mfa_runtime.state_lock import StateLock
 from mfa_runtime.store.database import restrict_file_mode
 from mfa_runtime.upkeep import HighWater, WriteAheadLog, forget
 from mfad.build import ALL_DOORS, Parts, build
+from mfad.ldap import sockets_for_worker as ldap_sockets
 from mfad.metrics import build_metrics
 from mfad.notify import Notifier
-from mfad.workers import Workers
+from mfad.radius import sockets_for_worker as radius_sockets
+from mfad.workers import STOP_S, Workers
 from pam_mfa.listeners import inherited_listeners
 from radius_plugin.configuration import build_radius_settings
-from radius_plugin.door import Sockets
-from radius_plugin.settings import RadiusDoorSettings
 
 CHECKPOINT_EVERY_S = 1.0
 FORGET_EVERY_S = 600.0
@@ -46,14 +47,8 @@ async def serve(config: Config, config_file: Path, load: Callable[[], Config], n
     """
     restrict_file_mode()
     with StateLock(config.state_dir).shared():
-        section = config.doors.radius
-        workers: Workers | None = None
-        settings: RadiusDoorSettings | None = None
-        if section is not None and section.workers > 1:
-            settings = build_radius_settings(config, section)
-            sockets = [Sockets.open(settings, shared=True) for _ in range(section.workers)]
-            workers = Workers(config_file, sockets)
-        parts = build(config, doors=ALL_DOORS if workers is None else ALL_DOORS - {Door.RADIUS})
+        workers = _workers(config, config_file)
+        parts = build(config, doors=ALL_DOORS - workers.keys())
         high_water = HighWater(config.state_dir)
         high_water.check(parts.store)
         with contextlib.suppress(MfaError, OSError):  # at once: after a restore the file tells of the store before it
@@ -70,9 +65,11 @@ async def serve(config: Config, config_file: Path, load: Callable[[], Config], n
             await parts.pam.start(inherited_listeners(os.environ, os.getpid()))
         if parts.radius is not None:
             await parts.radius.start()
-        if workers is not None:
-            await workers.start()
-            parts.radius_settings = settings
+        if parts.ldap is not None:
+            await parts.ldap.start()
+        await _start_all(workers)
+        if config.doors.radius is not None and Door.RADIUS in workers:
+            parts.radius_settings = build_radius_settings(config, config.doors.radius)
         metrics = build_metrics(config, parts, workers)
         if metrics is not None:
             await metrics.start()
@@ -93,12 +90,9 @@ async def serve(config: Config, config_file: Path, load: Callable[[], Config], n
         log.info("stopping")
         if metrics is not None:
             await metrics.stop()
-        if parts.pam is not None:
-            await parts.pam.stop()
-        if parts.radius is not None:
-            await parts.radius.stop()
-        if workers is not None:
-            await workers.stop()
+        # At once: each door may take its time for what is under way.
+        doors = [door for door in (parts.pam, parts.radius, parts.ldap) if door is not None]
+        await asyncio.gather(*(one.stop() for one in (*doors, *workers.values())))
         for task in upkeep:
             task.cancel()
         await parts.gate.stop()
@@ -109,16 +103,43 @@ async def serve(config: Config, config_file: Path, load: Callable[[], Config], n
         parts.store.close()
 
 
+def _workers(config: Config, config_file: Path) -> dict[Door, Workers]:
+    """Doors that several processes serve, with their addresses bound. Raises: ConfigurationError, when one cannot be had."""
+    radius, ldap = config.doors.radius, config.doors.ldap
+    found: dict[Door, Workers] = {}
+    if radius is not None and radius.workers > 1:
+        radius_settings = build_radius_settings(config, radius)
+        sockets = [radius_sockets(radius_settings) for _ in range(radius.workers)]
+        found[Door.RADIUS] = Workers(Door.RADIUS, config_file, sockets)
+    if ldap is not None and ldap.workers > 1:
+        ldap_settings = build_ldap_settings(config, ldap)
+        sockets = [ldap_sockets(ldap_settings) for _ in range(ldap.workers)]
+        patience_s = ldap_settings.limits.drain_s + STOP_S
+        found[Door.LDAP] = Workers(Door.LDAP, config_file, sockets, patience_s=patience_s)
+    return found
+
+
+async def _start_all(workers: Mapping[Door, Workers]) -> None:
+    """Start the processes of every door. Raises: ConfigurationError, when one does not; none is left then."""
+    try:
+        await asyncio.gather(*(one.start() for one in workers.values()))
+    except BaseException:
+        await asyncio.gather(*(one.stop() for one in workers.values()), return_exceptions=True)
+        raise
+
+
 def _listening(config: Config) -> str:
     pam, radius = config.doors.pam, config.doors.radius
     found = [] if pam is None else [f"PAM on {pam.socket_dir}"]
     if radius is not None:
         places = [*map(str, radius.listen)] + ([] if radius.freeradius is None else [str(radius.freeradius.socket)])
         found.append(f"RADIUS on {', '.join(places)}")
+    if config.doors.ldap is not None:
+        found.append(f"LDAP on {', '.join(map(str, config.doors.ldap.listen))}")
     return "; ".join(found)
 
 
-def _reload(parts: Parts, load: Callable[[], Config], notifier: Notifier, workers: Workers | None) -> None:
+def _reload(parts: Parts, load: Callable[[], Config], notifier: Notifier, workers: Mapping[Door, Workers]) -> None:
     notifier.reloading()
     try:
         config = load()
@@ -126,8 +147,8 @@ def _reload(parts: Parts, load: Callable[[], Config], notifier: Notifier, worker
     except MfaError as err:
         log.error("the configuration was not reloaded, the previous one holds: %s; %s", err, err.cure)
     else:
-        if workers is not None:
-            workers.reload()
+        for one in workers.values():
+            one.reload()
         logging.getLogger().setLevel(config.log_level.value.upper())
         log.info("configuration reloaded%s", f"; restart mfad for {', '.join(left)}" if left else "")
     notifier.ready()

@@ -12,81 +12,30 @@ import json
 import logging
 import os
 import signal
-import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from ldap_proxy.door import LdapDoor
 from mfa_core.errors import ConfigurationError, MfaError
 from mfa_core.model import Door
 from mfa_runtime.config import Config
 from mfa_runtime.state_lock import StateLock
 from mfa_runtime.store.database import restrict_file_mode
+from mfad import ldap, radius
 from mfad.build import Parts, build
-from radius_plugin.door import Counters, RadiusDoor, Sockets
-from radius_plugin.settings import Listen, Purpose, Transport
+from mfad.inherited import Inherited
+from radius_plugin.door import RadiusDoor
 
 TELL_EVERY_S = 1.0
+Counted = dict[str, Any]
+"""The counters of a door, as JSON carries them."""
 _PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger("mfad.worker")
 
 
-@dataclass(frozen=True, slots=True)
-class Inherited:
-    """What the daemon handed down: the pipe to it, and the sockets with what each is for.
-
-    The configuration is not asked: it may have other addresses by the time that a worker is started again.
-    """
-
-    pipe: int
-    udp: tuple[tuple[Purpose, int], ...]
-    tls: tuple[int, ...]
-
-    @classmethod
-    def of(cls, pipe: int, sockets: Sockets) -> Inherited:
-        """What a worker gets."""
-        udp = tuple((listen.purpose, opened.fileno()) for listen, opened in sockets.udp)
-        return cls(pipe, udp, tuple(opened.fileno() for opened in sockets.tls))
-
-    @property
-    def descriptors(self) -> tuple[int, ...]:
-        """All of them, to be passed on."""
-        return (self.pipe, *(number for _, number in self.udp), *self.tls)
-
-    def written(self) -> str:
-        """For the command line."""
-        udp = [f"{purpose}:{number}" for purpose, number in self.udp]
-        return ",".join([str(self.pipe), *udp, *(f"{_TLS}:{number}" for number in self.tls)])
-
-    @classmethod
-    def read(cls, text: str) -> Inherited:
-        """Take apart what stands on the command line. Raises: ConfigurationError."""
-        try:
-            pipe, *rest = text.split(",")
-            parts = [(kind, int(number)) for kind, _, number in (one.partition(":") for one in rest)]
-            udp = tuple((Purpose(kind), number) for kind, number in parts if kind != _TLS)
-            return cls(int(pipe), udp, tuple(number for kind, number in parts if kind == _TLS))
-        except ValueError:
-            raise ConfigurationError("--worker is for mfad itself", cure="set doors.radius.workers instead") from None
-
-    def sockets(self) -> Sockets:
-        """The sockets, each with the address that it is for."""
-        udp: list[tuple[Listen, socket.socket]] = []
-        for purpose, number in self.udp:
-            opened = _opened(number)
-            host, port = opened.getsockname()[:2]
-            udp.append((Listen(host, port, Transport.UDP, purpose), opened))
-        return Sockets(udp, [_opened(number) for number in self.tls])
-
-
-_TLS = "tls"
-
-
-def _opened(number: int) -> socket.socket:
-    opened = socket.socket(fileno=number)
-    opened.setblocking(False)
-    return opened
+_TABLES = {Door.RADIUS: "clients", Door.LDAP: "applications"}
+"""The counters of a door that may be many."""
 
 
 async def serve_worker(config: Config, load: Callable[[], Config], inherited: Inherited) -> None:
@@ -98,29 +47,39 @@ async def serve_worker(config: Config, load: Callable[[], Config], inherited: In
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     restrict_file_mode()
     with StateLock(config.state_dir).shared():
-        parts = build(config, doors=frozenset({Door.RADIUS}))
-        if parts.radius is None:
-            raise ConfigurationError("doors.radius is not configured", cure="restart mfad")
+        parts = build(config, doors=frozenset({inherited.door}))
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # a terminal sends it to the daemon too, which tells us
         loop.add_signal_handler(signal.SIGHUP, _reload, parts, load)
         parts.gate.start()
-        await parts.radius.start(inherited.sockets())
+        door = await _start(parts, inherited)
         gc.collect()
         gc.freeze()
-        tell = loop.create_task(_tell(parts.radius, inherited.pipe, stop))
+        tell = loop.create_task(_tell(door, _TABLES[inherited.door], inherited.pipe, stop))
         if os.getppid() != parent:
             stop.set()
         await stop.wait()
         tell.cancel()
-        await parts.radius.stop()
+        await door.stop()
         await parts.gate.stop()
         await parts.enrolment.stop()
         for primary in parts.primaries.values():
             primary.close()
         parts.store.close()
+
+
+async def _start(parts: Parts, inherited: Inherited) -> RadiusDoor | LdapDoor:
+    """Let the door listen on what was handed down. Raises: ConfigurationError."""
+    handed = inherited.handed()
+    if inherited.door is Door.RADIUS and parts.radius is not None:
+        await parts.radius.start(radius.handed_down(handed))
+        return parts.radius
+    if inherited.door is Door.LDAP and parts.ldap is not None:
+        await parts.ldap.start(ldap.handed_down(handed))
+        return parts.ldap
+    raise ConfigurationError(f"doors.{inherited.door} is not configured", cure="restart mfad")
 
 
 def _reload(parts: Parts, load: Callable[[], Config]) -> None:
@@ -143,11 +102,11 @@ class _Pipe(asyncio.BaseProtocol):
         self._stop.set()
 
 
-async def _tell(door: RadiusDoor, pipe: int, stop: asyncio.Event) -> None:
+async def _tell(door: RadiusDoor | LdapDoor, table: str, pipe: int, stop: asyncio.Event) -> None:
     """Say that it is ready, then every second what was counted."""
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_write_pipe(lambda: _Pipe(stop), os.fdopen(pipe, "wb", buffering=0))
-    news = News()
+    news = News(table)
     transport.write(json.dumps({"ready": True}).encode() + b"\n")
     while True:
         await asyncio.sleep(TELL_EVERY_S)
@@ -156,27 +115,29 @@ async def _tell(door: RadiusDoor, pipe: int, stop: asyncio.Event) -> None:
 
 
 class News:
-    """What has changed since it was told: there may be 10,000 clients, of which few speak in a second."""
+    """What has changed since it was told: ``table`` may have 10,000 entries (clients), of which few change in a second."""
 
-    def __init__(self) -> None:
-        self._told: dict[str, dict[str, int]] = {}
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._told: Mapping[str, object] = {}
 
-    def of(self, counters: Counters) -> dict[str, object]:
-        """The line to write; it counts as told. ``whole``: there are no clients but these."""
-        clients, told = counters["clients"], self._told
-        self._told = clients
-        if clients.keys() != told.keys():
-            return {"counters": counters, "whole": True}
-        changed = {name: counts for name, counts in clients.items() if counts != told[name]}
-        return {"counters": {**counters, "clients": changed}, "whole": False}
+    def of(self, counters: Mapping[str, Any]) -> dict[str, object]:
+        """The line to write; it counts as told. ``whole``: there are no entries but these."""
+        entries, told = counters[self._table], self._told
+        self._told = entries
+        if entries.keys() != told.keys():
+            return {"counters": counters, "table": self._table, "whole": True}
+        changed = {name: counts for name, counts in entries.items() if counts != told[name]}
+        return {"counters": {**counters, self._table: changed}, "table": self._table, "whole": False}
 
 
-def with_news(known: Counters | None, said: dict[str, Any]) -> Counters:
+def with_news(known: Counted | None, said: Mapping[str, Any]) -> Counted:
     """The counters of a worker after a line that :class:`News` has made. Raises: ValueError for any other line."""
     try:
-        news: Counters = said["counters"]
+        news: Counted = said["counters"]
         if not said["whole"]:
-            news["clients"] = {**(known["clients"] if known is not None else {}), **news["clients"]}
+            table = said["table"]
+            news[table] = {**(known[table] if known is not None else {}), **news[table]}
     except (KeyError, TypeError) as err:
         raise ValueError(f"a line without {err}") from err
     return news

@@ -13,12 +13,14 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mfa_core.errors import ConfigurationError
-from mfad.worker import Inherited, with_news
-from radius_plugin.door import Counters, Sockets
+from mfa_core.model import Door
+from mfad.inherited import Handed, Inherited
+from mfad.worker import Counted, with_news
 
 READY_S = 60.0
 """How long a worker may take to open the store and listen."""
@@ -36,17 +38,23 @@ log = logging.getLogger(__name__)
 @dataclass(slots=True, eq=False)
 class _Worker:
     number: int
-    sockets: Sockets
+    sockets: Handed
     process: Process | None = None
-    counters: Counters | None = None
+    counters: Counted | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Workers:
-    """The RADIUS workers of one daemon. ``sockets`` has one set for each; all are bound to the same addresses."""
+    """The workers of one door. ``sockets`` has one set for each; all are bound to the same addresses.
 
-    def __init__(self, config_file: Path, sockets: list[Sockets]) -> None:
+    ``patience_s`` is how long they may take to end.
+    """
+
+    def __init__(self, door: Door, config_file: Path, sockets: Sequence[Handed], *, patience_s: float = STOP_S) -> None:
+        self._door = door
+        self._name = f"{door.value.upper()} worker"
         self._config_file = config_file
+        self._patience_s = patience_s
         self._workers = [_Worker(number, one) for number, one in enumerate(sockets)]
         self._keepers: list[asyncio.Task[None]] = []
         self._ended_early: asyncio.Future[int] | None = None
@@ -68,7 +76,7 @@ class Workers:
         ready.cancel()
         await self.stop()
         what = f"ended with {ended.result()}" if ended.done() else f"was not ready within {READY_S:.0f} s"
-        raise ConfigurationError(f"a RADIUS worker {what}", cure="see what it said above")
+        raise ConfigurationError(f"{_a(self._name)} {what}", cure="see what it said above")
 
     async def _all_ready(self) -> None:
         for worker in self._workers:
@@ -80,18 +88,22 @@ class Workers:
             _send(worker, signal.SIGHUP)
 
     async def stop(self) -> None:
-        """End all workers: they answer what is under way first."""
+        """End all workers: they answer what is under way first. The sockets are closed."""
         self._stopping = True
         for worker in self._workers:
             _send(worker, signal.SIGTERM)
-        _, late = await asyncio.wait(self._keepers, timeout=STOP_S)
+            for _, opened in worker.sockets:  # else the kernel would go on taking connections
+                opened.close()
+        if not self._keepers:
+            return
+        _, late = await asyncio.wait(self._keepers, timeout=self._patience_s)
         for worker in self._workers:
             _send(worker, signal.SIGKILL)
         for keeper in late:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
 
-    def counters(self) -> list[Counters]:
+    def counters(self) -> list[Counted]:
         """What each worker has counted, a second ago or less; nothing of those that are being started."""
         return [worker.counters for worker in self._workers if worker.counters is not None]
 
@@ -103,7 +115,7 @@ class Workers:
             try:
                 code = await self._run(worker)
             except OSError as err:  # no process or no pipe to be had: as one that has died
-                log.error("RADIUS worker %d cannot be started: %s", worker.number, err)
+                log.error("%s %d cannot be started: %s", self._name, worker.number, err)
                 code = CANNOT_START
             if self._stopping:
                 return
@@ -111,7 +123,7 @@ class Workers:
                 if not self._ended_early.done():
                     self._ended_early.set_result(code)
                 return
-            log.error("RADIUS worker %d ended with %d; it is started again", worker.number, code)
+            log.error("%s %d ended with %d; it is started again", self._name, worker.number, code)
             if loop.time() - began > STEADY_S:
                 pause = FIRST_PAUSE_S
             await asyncio.sleep(pause)
@@ -119,7 +131,7 @@ class Workers:
 
     async def _run(self, worker: _Worker) -> int:
         reading, writing = os.pipe()
-        inherited = Inherited.of(writing, worker.sockets)
+        inherited = Inherited.of(self._door, writing, worker.sockets)
         try:
             worker.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "mfad", "--config", os.fspath(self._config_file), "--worker", inherited.written(),
@@ -152,9 +164,13 @@ class Workers:
                 else:
                     worker.counters = with_news(worker.counters, said)
         except (ValueError, asyncio.LimitOverrunError) as err:
-            log.error("RADIUS worker %d says what cannot be read: %s", worker.number, err)
+            log.error("%s %d says what cannot be read: %s", self._name, worker.number, err)
         finally:
             transport.close()
+
+
+def _a(name: str) -> str:
+    return f"an {name}" if name.startswith("LDAP") else f"a {name}"
 
 
 def _send(worker: _Worker, number: int) -> None:

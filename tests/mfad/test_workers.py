@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ldap_proxy.settings import LdapDoorSettings, Scheme, UpstreamSettings
+from ldap_proxy.settings import Listen as LdapListen
 from mfa_core.errors import ConfigurationError
-from mfad.worker import Inherited, News, with_news
+from mfa_core.model import Door as DoorName
+from mfad import ldap, radius
+from mfad.inherited import Handed, Inherited
+from mfad.worker import News, with_news
 from mfad.workers import CANNOT_START, MAX_LINE, Workers
-from radius_plugin.door import Sockets
 from radius_plugin.settings import Listen, Purpose, RadiusDoorSettings, Transport
 from tests.end_to_end.daemon import CROWD, Mfad
 from tests.end_to_end.programs import wait_until
@@ -171,11 +176,10 @@ def test_a_daemon_that_is_killed_takes_them_with_it(door: Door) -> None:
 
 
 @contextmanager
-def sockets_of(*listen: Listen) -> Iterator[Sockets]:
-    settings = RadiusDoorSettings(listen=listen or (Listen("127.0.0.1", 0),), clients=())
-    sockets = Sockets.open(settings, shared=True)
-    yield sockets
-    for opened in [*(opened for _, opened in sockets.udp), *sockets.tls]:
+def sockets_of(*listen: Listen) -> Iterator[Handed]:
+    handed = radius.sockets_for_worker(RadiusDoorSettings(listen=listen or (Listen("127.0.0.1", 0),), clients=()))
+    yield handed
+    for _, opened in handed:
         opened.close()
 
 
@@ -192,7 +196,7 @@ def test_a_worker_that_cannot_start_is_told_at_once_and_none_is_left(tmp_path: P
 
     async def test() -> None:
         with sockets_of() as first, sockets_of() as second:
-            workers = Workers(tmp_path / "missing.yaml", [first, second])
+            workers = Workers(DoorName.RADIUS, tmp_path / "missing.yaml", [first, second])
             with pytest.raises(ConfigurationError, match="a RADIUS worker ended with 78"):
                 await workers.start()
             assert all(keeper.done() for keeper in workers._keepers)
@@ -213,10 +217,10 @@ def test_a_process_that_cannot_be_had_leaves_nothing_open(
 
     async def test() -> None:
         with sockets_of() as sockets:
-            before = descriptors()
+            before = len(descriptors())
             with pytest.raises(ConfigurationError, match=f"ended with {CANNOT_START}"):
-                await Workers(tmp_path / "mfad.yaml", [sockets]).start()
-            assert descriptors() == before
+                await Workers(DoorName.RADIUS, tmp_path / "mfad.yaml", [sockets]).start()
+            assert len(descriptors()) == before - len(sockets)
 
     asyncio.run(test())
     assert "RADIUS worker 0 cannot be started: [Errno 11]" in caplog.text
@@ -228,21 +232,36 @@ def test_what_is_handed_down_arrives_as_it_was() -> None:
         Listen("127.0.0.1", 0), Listen("127.0.0.1", 0, purpose=Purpose.ACCOUNTING), Listen("127.0.0.1", 0, Transport.TLS)
     )  # fmt: skip
     with sockets_of(*listen) as sockets:
-        handed = Inherited.of(99, sockets)
+        handed = Inherited.of(DoorName.RADIUS, 99, sockets)
         assert Inherited.read(handed.written()) == handed
         assert len(handed.descriptors) == 4
-        copies = Inherited(
-            99, tuple((purpose, os.dup(number)) for purpose, number in handed.udp), tuple(os.dup(n) for n in handed.tls)
-        )
-        arrived = copies.sockets()
+        copies = replace(handed, sockets=tuple((what, os.dup(number)) for what, number in handed.sockets))
+        arrived = radius.handed_down(copies.handed())
         assert [one.purpose for one, _ in arrived.udp] == [Purpose.AUTHENTICATION, Purpose.ACCOUNTING]
-        for (listens, mine), (_, original) in zip(arrived.udp, sockets.udp, strict=True):
+        for (listens, mine), (_, original) in zip(arrived.udp, sockets, strict=False):
             with mine:
                 assert (listens.host, listens.port) == mine.getsockname() == original.getsockname()
                 assert not mine.getblocking()
         (tls,) = arrived.tls
         with tls:
-            assert tls.getsockname() == sockets.tls[0].getsockname()
+            assert tls.getsockname() == sockets[2][1].getsockname()
+
+
+@pytest.mark.parametrize(
+    "listen", [LdapListen(Scheme.LDAP, "127.0.0.1"), LdapListen(Scheme.LDAPS, "*"), LdapListen(Scheme.LDAP, "::1")], ids=str
+)
+def test_ldap_listeners_arrive_by_the_names_that_the_file_gives_them(listen: LdapListen) -> None:
+    """Applications are told apart by them: ``*`` is not 0.0.0.0."""
+    settings = LdapDoorSettings((listen,), UpstreamSettings(servers=()))
+    handed = ldap.sockets_for_worker(settings)
+    try:
+        arrived = ldap.handed_down(handed)
+        assert {listens for listens, _ in arrived} == {listen}
+        assert [opened for _, opened in arrived] == [opened for _, opened in handed]
+        assert len(arrived) == (2 if listen.host == "*" else 1)
+    finally:
+        for _, opened in handed:
+            opened.close()
 
 
 WORDS = st.dictionaries(st.sampled_from("xy"), st.integers(0, 3), max_size=2)
@@ -251,7 +270,7 @@ WORDS = st.dictionaries(st.sampled_from("xy"), st.integers(0, 3), max_size=2)
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), WORDS, max_size=3), min_size=1, max_size=8))
 def test_the_daemon_knows_what_its_worker_has_counted(said: list[dict[str, dict[str, int]]]) -> None:
     """Line after line, whatever came and went."""
-    news, known = News(), None
+    news, known = News("clients"), None
     for number, clients in enumerate(said):
         counters: Any = {"strangers": {"unknown_client": number}, "clients": clients, "under_way": number}
         known = with_news(known, json.loads(json.dumps(news.of(counters))))
@@ -260,23 +279,30 @@ def test_the_daemon_knows_what_its_worker_has_counted(said: list[dict[str, dict[
 
 def test_clients_that_say_nothing_take_no_room_in_a_line() -> None:
     counters: Any = {"clients": {f"client-{number}": {"access_request": 1} for number in range(10_000)}}
-    news = News()
+    news = News("clients")
     first = json.dumps(news.of(counters))
     assert len(first) < MAX_LINE
     clients = {name: dict(counts) for name, counts in counters["clients"].items()}
     clients["client-7"]["access_request"] = 2
     assert news.of({**counters, "clients": clients}) == {
-        "counters": {"clients": {"client-7": {"access_request": 2}}}, "whole": False
+        "counters": {"clients": {"client-7": {"access_request": 2}}}, "table": "clients", "whole": False
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("line", [{}, [], 1, None, {"counters": 1}, {"counters": {}, "whole": False}, {"whole": True}])
+@pytest.mark.parametrize(
+    "line",
+    [{}, [], 1, None, {"counters": 1}, {"counters": {}, "whole": False}, {"counters": {}, "whole": False, "table": "x"},
+     {"whole": True}],
+)  # fmt: skip
 def test_any_other_line_is_refused(line: Any) -> None:
     with pytest.raises(ValueError, match="a line without"):
         with_news(None, line)
 
 
-@pytest.mark.parametrize("text", ["", "x", "5,6", "5,tls", "5,tls:x", "5,other:6", "5,authentication:", ","])
+@pytest.mark.parametrize(
+    "text", ["", "x", "5", "null", "{}", "[]", '["radius", 5]', '["other", 5, []]', '["radius", "x", []]',
+             '["ldap", 5, [["a"]]]', '["ldap", 5, [["a", null]]]', '["ldap", 5, 6]', '[5, 5, []]']
+)  # fmt: skip
 def test_anything_else_is_not_for_people(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--worker is for mfad itself"):
         Inherited.read(text)
