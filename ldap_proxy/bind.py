@@ -43,6 +43,7 @@ from mfa_runtime.primary import PrimaryUnavailable
 
 POLL_S: Final = 1.0
 """How often an out-of-band factor is asked after."""
+_NOTHING_SHOWN: Final = Secret(b"")
 _PASSWORD: Final = Grammar(SplitMode.PASSWORD)
 
 
@@ -165,8 +166,7 @@ class Bind:
             return
         request, session = self._request, self._session
         if request.password is None:
-            self._way = _Way.SASL
-            session.reach()
+            self._take_exempt_way(_Way.SASL)
             return
         if not request.name:
             self._way = _Way.ANONYMOUS
@@ -177,7 +177,7 @@ class Bind:
             dn = self._services.names.who(request.name).dn
             found = exemptions.of(dn, session.source)
             if found is exempt.YES:
-                self._take_exempt_way()
+                self._take_exempt_way(_Way.EXEMPT)
                 return
             if found is exempt.UNKNOWN and dn is not None:
                 self._call_off = exemptions.look_up(dn, self._candidate)
@@ -204,14 +204,16 @@ class Bind:
         """What the directory says of the groups of the name as it is written. No answer exempts nobody: a code is asked for."""
         self._call_off = None
         if found is exempt.YES:
-            self._take_exempt_way()
+            self._take_exempt_way(_Way.EXEMPT)
         else:
             self._take_gate_way()
 
-    def _take_exempt_way(self) -> None:
-        self._way = _Way.EXEMPT
+    def _take_exempt_way(self, way: _Way) -> None:
+        """Without the gate: what it ends in is judged by the identity that the directory confirms. Failures count here."""
+        self._way = way
         request, session = self._request, self._session
-        if request.password is None or not self._services.guessing.may_try(session.source, request.name, request.password):
+        shown = request.password or request.credentials or _NOTHING_SHOWN
+        if not self._services.guessing.may_try(session.source, request.name, shown):
             self._refuse(self._refused("too_many_failures"))
             return
         session.reach()
@@ -411,8 +413,8 @@ class Bind:
             self._write(Answer(result.code, "", Outcome.STEP))
             self._session.conclude(Event.STEPPED, pdu, sasl=self._request.mechanism)
             return
-        # RFC 4513 section 4: a bind that failed leaves nobody bound.
-        self._session.link_is_anonymous = True
+        # RFC 4513 section 4: a bind that failed leaves nobody bound. Not so at OpenLDAP (2.5.13), whose password policy makes a
+        # refusal of a bind that has succeeded: the connection stays that of the user. So it is not known to be anonymous.
         self._refusal, self._refusal_code = pdu, result.code
         refused = result.code in results.PASSWORD_REFUSED
         if way is _Way.GATE:
@@ -421,9 +423,13 @@ class Bind:
             else:
                 self._tell(PrimaryUnavailable(f"the directory answered a bind with {result.code}", cure="see its log"))
             return
-        if way is _Way.EXEMPT and refused:
+        if way is not _Way.ANONYMOUS and refused:
             self._services.guessing.failed(self._session.source)
-        self._refuse(Answer(result.code, "", Outcome.REJECTED, "directory", by_directory=True))
+        if way is _Way.SASL and result.code == ResultCode.INVALID_CREDENTIALS:
+            # In the directory's own words a wrong password would differ from the right one of somebody who is not exempt.
+            self._refuse(self._refused("directory"))
+        else:
+            self._refuse(Answer(result.code, "", Outcome.REJECTED, "directory", by_directory=True))
 
     def _confirm(self) -> None:
         """Ask who it is that the directory has let in: a DN may be written in many ways, and name an alias."""

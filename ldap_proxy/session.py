@@ -41,6 +41,7 @@ _OVER: Final = 16
 _QUEUE: Final = 1
 _UPSTREAM: Final = 2
 _HANDSHAKE: Final = 4
+_CLIENT: Final = 8
 
 _WAIT: Final = -1
 """More octets of this message are needed."""
@@ -220,8 +221,9 @@ class Session(asyncio.Protocol):
         self._end(None)
 
     def pause_writing(self) -> None:
-        """It does not take what it is sent."""
+        """It does not take what it is sent: neither results of the directory nor refusals of ours may pile up."""
         self._client_full = True
+        self._pause(_CLIENT)
         if self._link is not None:
             self._link.pause()
 
@@ -230,6 +232,7 @@ class Session(asyncio.Protocol):
         self._client_full = False
         if self._link is not None:
             self._link.resume()
+        self._resume(_CLIENT)
 
     def data_received(self, data: bytes) -> None:
         """Octets of the client."""
@@ -357,7 +360,8 @@ class Session(asyncio.Protocol):
                 self._in = bytearray(data[at:] if at else data)
                 self._need = need
                 self._scan = 0
-                self._begun_at = 0.0
+                if at:
+                    self._begun_at = 0.0  # else it is the same message still
                 if self._held:
                     self._look_ahead()
             elif at > size:
@@ -756,6 +760,7 @@ class Session(asyncio.Protocol):
                 if run < at:
                     transport.write(data[run:at])
                     self._say_later()
+                    run = at
                 after = self._heed(data, at, found)
                 if after == _WAIT:
                     run = at
@@ -850,6 +855,7 @@ class Session(asyncio.Protocol):
         if self.state is State.CLOSING:
             return
         self._move(Event.OVER)
+        self.active = True  # the time to read the last words runs from here
         self._held |= _OVER
         self._settle()
         self._call_off()
