@@ -34,11 +34,11 @@ REFUSALS: Mapping[str, Advice] = {
     ),
     _R.MALFORMED: Advice(
         "what was typed cannot be a code of any kind that this user has",
-        "if a password stood before the code: see `mode` of the PAM service, or of the RADIUS client",
+        "if a password stood before the code: see `mode` of the PAM service or RADIUS client, `split` of the LDAP application",
     ),
     _R.NO_CODE: Advice(
         "password and code were expected in one text, and there was no code",
-        "see `mode` and `split` of the PAM service, or of the RADIUS client",
+        "see `mode` and `split` of the PAM service or RADIUS client, `split` of the LDAP application",
     ),
     _R.EMPTY: Advice("nothing was typed"),
     _R.JUNK: Advice("sshd refuses this user by itself (AllowUsers, a missing account) and typed filler", "see sshd's own log"),
@@ -61,8 +61,8 @@ REFUSALS: Mapping[str, Advice] = {
     _R.POLICY_DENIED: Advice("a rule denies this login", "see `mfactl policy explain`"),
     _R.FIRST_FACTOR_FAILED: Advice(
         "the password is wrong, or its backend refused the account",
-        "`mfactl user password NAME --check DOOR` tries it; where `mode` of a RADIUS client is auto, a wrong code"
-        " behind a right password counts as part of the password",
+        "`mfactl user password NAME --check DOOR` tries it, or `mfactl ldap test --server DIRECTORY`; where `mode` of a RADIUS"
+        " client is auto, a wrong code behind a right password counts as part of the password",
     ),
     _R.CANCELLED: Advice("the person or the program gave up"),
     _R.CHALLENGE_EXPIRED: Advice("the answer came too late", "try again"),

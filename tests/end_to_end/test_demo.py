@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +42,7 @@ class Demo:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """Started twice: a demo that is there already goes on."""
-    must_have("radclient")
+    must_have("radclient", "slapd", "ldapwhoami", "setpriv")
     directory = tmp_path_factory.mktemp("checkout")
     (directory / "packaging").mkdir()
     shutil.copy(REPOSITORY / "packaging" / "run-demo.sh", directory / "packaging")
@@ -49,7 +52,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         module = "" if name == "python" else f"-m {name} "
         path.write_text(f'#!/bin/sh\nexec {sys.executable} {module}"$@"\n')
         path.chmod(0o755)
-    environment = clean_environment(DEMO_RADIUS=f"127.0.0.1:{free_port()}")
+    environment = clean_environment(
+        DEMO_RADIUS=f"127.0.0.1:{free_port()}", DEMO_LDAP=f"127.0.0.1:{free_port(kind=socket.SOCK_STREAM)}"
+    )
     for number in (1, 2):
         log = directory / f"said-{number}"
         with log.open("wb") as out:
@@ -61,6 +66,75 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
                 yield Demo(directory, log.read_text())
         finally:
             stop(program)
+        # The directory ends with it.
+        wait_until(lambda: not _slapd_of(directory), "slapd has ended")
+
+
+def _slapd_of(directory: Path) -> list[int]:
+    """Processes that serve the demo's directory."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with suppress(OSError):
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                if words[0].endswith(b"slapd") and os.fsencode(directory / "var/demo/directory/slapd.conf") in words:
+                    found.append(int(process.name))
+    return found
+
+
+def test_ldapwhoami_takes_password_and_code_once(demo: Demo) -> None:
+    """The same line twice."""
+    first, second = demo.paste("an LDAP login with password and code"), demo.paste("an LDAP login with password and code")
+
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert re.fullmatch(r"dn:uid=\w+,ou=people,dc=example,dc=org\n", first.stdout)
+    assert (second.returncode, "Invalid credentials (49)" in second.stderr) == (49, True)
+
+
+def test_password_alone_is_refused_which_the_directory_takes(demo: Demo) -> None:
+    """That it is right is shown by asking slapd itself."""
+    refused = demo.paste("with the password alone")
+    lines = demo.said.splitlines()
+    (at,) = (number for number, line in enumerate(lines) if line.strip().startswith("with the password alone"))
+    own = "ldapi://" + str(demo.directory / "var/demo/directory/ldapi").replace("/", "%2F")
+    straight = re.sub(r"-H \S+", f"-H {own}", lines[at + 1])
+    taken = subprocess.run(["/bin/sh", "-c", straight], env=clean_environment(), capture_output=True, text=True, timeout=60)
+
+    assert (refused.returncode, "Invalid credentials (49)" in refused.stderr) == (49, True)
+    assert taken.returncode == 0, taken.stderr
+
+
+def test_ldap_trial_explains_itself(demo: Demo) -> None:
+    """The code may have been used by another test meanwhile: then it says so."""
+    done = demo.paste("an LDAP login, explained")
+
+    assert "as application ldap" in done.stdout, done.stdout + done.stderr
+    assert re.search(r"outcome +(let in|refused)", done.stdout)
+
+
+def test_demo_without_a_directory_says_so(demo: Demo, tmp_path: Path) -> None:
+    """Where slapd is not installed: everything else is served, and a configuration that has LDAP is kept aside."""
+    for name in ("packaging", ".venv"):
+        shutil.copytree(demo.directory / name, tmp_path / name, symlinks=True)
+    script = tmp_path / "packaging" / "run-demo.sh"
+    # what stands for "not installed" here: the same script, looking for another program
+    script.write_text(script.read_text().replace("command -v slapd", "command -v slapd-that-is-not-here"))
+    (tmp_path / "var" / "demo").mkdir(parents=True)
+    old = (demo.directory / "var" / "demo" / "mfad.yaml").read_text()
+    (tmp_path / "var" / "demo" / "mfad.yaml").write_text(old)
+    log = tmp_path / "said"
+    with log.open("wb") as out:
+        program = start([script], stdout=out, stderr=out, env=clean_environment(DEMO_RADIUS=f"127.0.0.1:{free_port()}"))
+    try:
+        wait_until(lambda: "mfad: ready" in log.read_text() or program.poll() is not None, "the demo")
+        said = log.read_text()
+        assert program.poll() is None, said
+    finally:
+        stop(program)
+
+    assert "(LDAP is not served: slapd is not installed here: apt-get install" in said
+    assert "LDAP on" not in said.partition("mfad: ready")[2].splitlines()[0]
+    assert (tmp_path / "var" / "demo" / "mfad.yaml.before").read_text() == old
 
 
 def test_radclient_is_accepted_then_rejected(demo: Demo) -> None:
