@@ -125,7 +125,7 @@ async def dial(
                 transport = await dialling.connect(lambda: link)
     except TimeoutError as err:
         raise DialFailed(
-            f"{dialling.stage.value} within {timeout_s:g} s",
+            f"{dialling.stage.value} within {timeout_s:.3g} s",
             cure=_TOO_LATE[dialling.stage],
             stage=dialling.stage,
         ) from err
@@ -137,6 +137,9 @@ async def dial(
             raise _tls_failed(err, Stage.PIN) from err
     set_socket_options(transport)
     link.use(transport, write_buffer)
+    if not link.is_open:
+        cure = "see its log: it may take no more connections, or none from here"
+        raise DialFailed("it ended the connection at once", cure=cure, stage=Stage.CONNECTION)
     return link
 
 

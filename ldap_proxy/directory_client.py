@@ -211,7 +211,7 @@ class DirectoryClient:
 
     def _fall_silent(self, timeout_s: float) -> None:
         self._link.abort()
-        self._over(f"no answer within {timeout_s:g} s", Silence)
+        self._over(f"no answer within {timeout_s:.3g} s", Silence)
 
     def _fail(self, why: str) -> None:
         self._link.abort()

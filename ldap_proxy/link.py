@@ -66,6 +66,17 @@ class _Nobody:
         """Nobody writes."""
 
 
+class _TooEarly(_Nobody):
+    """Hears what comes before somebody listens. A directory says nothing unasked but farewell: the connection is of no use."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def upstream_data(self, data: bytes) -> None:  # noqa: ARG002  whatever it is
+        """End it, before a part of a message is taken for the beginning of one."""
+        self._link.abort()
+
+
 _NOBODY = _Nobody()
 
 
@@ -78,11 +89,11 @@ class Link(asyncio.Protocol):
 
     __slots__ = ("__weakref__", "_closed", "_owner", "_receiver", "_transport", "server", "write")
 
-    def __init__(self, server: str, owner: Owner, *, receiver: Receiver = _NOBODY) -> None:
+    def __init__(self, server: str, owner: Owner) -> None:
         self.server: Final = server
         self.write: Callable[[bytes], None] = _unwritten
         self._owner = owner
-        self._receiver: Receiver = receiver
+        self._receiver: Receiver = _TooEarly(self)
         self._transport: asyncio.Transport | None = None
         self._closed = False
 
@@ -106,9 +117,11 @@ class Link(asyncio.Protocol):
         self._receiver = receiver
 
     def use(self, transport: asyncio.Transport, write_buffer: int) -> None:
-        """Carry octets over ``transport``; ``write_buffer`` octets may wait in it."""
+        """Carry octets over ``transport``; ``write_buffer`` octets may wait in it. Not when it has ended already."""
+        if self._closed:
+            transport.abort()
+            return
         self._transport = transport
-        self._closed = False
         self.write = transport.write
         transport.set_write_buffer_limits(high=write_buffer)
 
@@ -133,10 +146,11 @@ class Link(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, whatever waits. Nothing is heard any more."""
-        if self._transport is None:
-            return
         self._end()
-        self._transport.abort()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            # Once: asyncio's TLS transports of Python 3.11 break when they are aborted again.
+            transport.abort()
 
     def _end(self) -> None:
         self._closed = True

@@ -34,6 +34,8 @@ WARM_S: Final = 60.0
 """A connection that nobody took for so long is replaced: what stands in between may have forgotten it without a word."""
 LINGER_S: Final = 5.0
 """How long a server may take for what it is still to be sent, after leave was taken."""
+STOP_S: Final = 1.0
+"""How long at the end of the process."""
 TOLD_AGAIN_S: Final = 60.0
 """How often the log says why a server is down when the reason changes."""
 _NOT_SERVING = frozenset({ResultCode.BUSY, ResultCode.UNAVAILABLE})
@@ -149,10 +151,10 @@ class _Server:
         while self.stock and (before is None or self.stock[0].since < before):
             self.stock.popleft().link.close()
 
-    def sweep(self) -> None:
+    def sweep(self, *, after_s: float = LINGER_S) -> None:
         """End what has lingered."""
-        before = self._monotonic() - LINGER_S
-        for link in [link for link, since in self.closing.items() if since < before]:
+        before = self._monotonic() - after_s
+        for link in [link for link, since in self.closing.items() if since <= before]:
             link.abort()
 
     def leave(self) -> None:
@@ -199,8 +201,17 @@ class Upstreams:
         for request in self._waiting:
             self._tell(request, NoUpstream("mfad is stopping"))
         self._waiting.clear()
-        for server in (*self._servers, *self._left):
+        servers = (*self._servers, *self._left)
+        for server in servers:
             server.leave()
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + STOP_S
+        while any(server.closing for server in servers) and loop.time() < give_up_at:
+            # uvloop will not be closed over connections that are still being closed.
+            await asyncio.sleep(STOP_S / 100)
+        for server in servers:
+            server.sweep(after_s=0.0)
+        await asyncio.sleep(0)
 
     def reload(self, settings: UpstreamSettings) -> None:
         """Take over new settings; connections in use stay where they are.
@@ -357,7 +368,7 @@ class Upstreams:
         for server, wanted in self._wanted():
             while len(server.stock) + server.being_stocked < wanted and len(self._stocking) < MAX_DIALS:
                 server.being_stocked += 1
-                task = asyncio.get_running_loop().create_task(self._add_to_stock(server))
+                task = asyncio.get_running_loop().create_task(self._add_to_stock(server, self._settings))
                 self._stocking.add(task)
                 task.add_done_callback(self._stocking.discard)
 
@@ -367,16 +378,15 @@ class Upstreams:
             healthy = healthy[:1]
         return [(one, -(-self._settings.warm // len(healthy))) for one in healthy]
 
-    async def _add_to_stock(self, server: _Server) -> None:
-        tls = self._tls
+    async def _add_to_stock(self, server: _Server, settings: UpstreamSettings) -> None:
         try:
-            link = await self._dial(server, self._settings.connect_timeout_s)
+            link = await self._dial(server, settings.connect_timeout_s)
         except DialFailed as err:
             self._failed(server, err)
             return
         finally:
             server.being_stocked -= 1
-        if tls is not self._tls or not server.healthy or self._stopped:
+        if settings is not self._settings or not server.healthy or self._stopped:
             link.close()
         elif link.is_open:
             server.stock.append(_InStock(server, link, self._monotonic()))
@@ -397,11 +407,11 @@ class Upstreams:
 
     def _check_soon(self, server: _Server) -> None:
         if server not in self._checks and not self._stopped:
-            task = asyncio.get_running_loop().create_task(self._check(server))
+            task = asyncio.get_running_loop().create_task(self._check(server, self._settings))
             self._checks[server] = task
             task.add_done_callback(lambda _: self._checks.pop(server, None))
 
-    async def _check(self, server: _Server) -> None:
+    async def _check(self, server: _Server, settings: UpstreamSettings) -> None:
         """Ask for the root DSE, over a connection that is kept for it: a server that takes connections may still be dead."""
         try:
             if server.checker is not None:
@@ -423,6 +433,9 @@ class Upstreams:
             self._failed(server, err)
         else:
             self._answered(server)
+        if settings is not self._settings:
+            # It was reached under settings that hold no more, and is perhaps not one of ours any more.
+            server.leave()
 
     def _checker_ended(self, server: _Server, checker: DirectoryClient) -> None:
         if server.checker is checker:
