@@ -10,7 +10,7 @@ import enum
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ import pyotp
 from mfa_core.errors import InvalidInput
 from mfa_core.model import Credential, Digest, FactorKind
 from mfa_core.secret import Secret
+from mfa_core.value import hot_value
 
 DEFAULT_WINDOW = 1
 """Steps accepted on each side of the present one. Three codes; RFC 6238 section 5.2 recommends at most one step of delay."""
@@ -106,7 +107,7 @@ class Fit(enum.Enum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Match:
     """What :func:`match` found. ``step`` is -1 with ``Fit.NONE``; ``drift_steps`` is the drift after this code."""
 

@@ -18,6 +18,7 @@ from typing import ClassVar, Protocol, assert_never
 
 from mfa_core.errors import InvalidInput
 from mfa_core.model import Door, FactorKind, Grammar
+from mfa_core.value import hot_value
 
 MAX_TRUST_WINDOW_S = 12 * 3600
 """A trusted place is trusted for a working day at most."""
@@ -69,7 +70,7 @@ class Enrol(enum.StrEnum):
     """Offered in the dialogue, where the first factor is known to be verified and the network may enrol."""
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class PolicyQuestion:
     """Who comes from where, when, and through which door.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import assert_never
 
 from mfa_core.model import Grammar, SplitMode
@@ -39,7 +38,7 @@ _WRITTEN_LETTERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class CodeFormats:
     """What the codes of one user look like: the lengths of the digits codes, and which kinds of letter codes there are.
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
+from mfa_core.value import hot_value
+
 
 @dataclass(frozen=True, slots=True)
 class ThrottleRules:
@@ -32,7 +34,7 @@ class ThrottleRules:
     """A source is forgiven one failure each time this many seconds pass."""
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Record:
     """What is remembered under one key. Times are Unix seconds, 0: never.
 
@@ -52,7 +54,7 @@ class Record:
 CLEAN = Record()
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Throttle:
     """The records that concern one attempt. ``lane`` and ``source`` are CLEAN when the door knows no source."""
 

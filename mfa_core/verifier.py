@@ -118,6 +118,8 @@ class Proof:
     remaining: int = 0
 
 
+Tag = bytes | Callable[[], bytes]
+
 # Python looks an enum's member up in 130 ns, and a judgement needs two dozen of them.
 _ACTIVE = CredentialState.ACTIVE
 _OURS = FirstFactor.OURS
@@ -140,8 +142,9 @@ class Situation:
     """All that the judgement of one attempt depends on. ``user`` is None when the store does not know the name.
 
     ``name`` is the canonical name; "" when the presented one maps to no identity. ``tag`` is the keyed tag of what was
-    typed and by which client. ``reading`` is the one whose password was checked; None where none was. ``challenge_spent``: the
-    challenge that a client carried and that this answers was answered before, or is over.
+    typed and by which client, or what makes it: most logins need none. ``reading`` is the one whose password was checked; None
+    where none was. ``challenge_spent``: the challenge that a client carried and that this answers was answered before, or is
+    over.
     """
 
     name: str
@@ -152,7 +155,7 @@ class Situation:
     now: float
     password: Password = Password.NOT_ASKED
     proof: Proof | None = None
-    tag: bytes = b""
+    tag: Tag = b""
     reading: Split | None = None
     challenge_spent: bool = False
 
@@ -323,7 +326,9 @@ def readings(attempt: Attempt, situation: Situation, settings: Settings) -> tupl
         return (_VEILED,)
     grammar, formats = _grammar(attempt, situation), _DEFAULT_FORMATS
     if grammar.mode is not _SEPARATE and situation.credentials:
-        formats = CodeFormats(frozenset([c.digits for c in situation.credentials]), _DEFAULT_FORMATS.letters)
+        digits = frozenset([c.digits for c in situation.credentials])
+        if digits != _DEFAULT_FORMATS.digits:
+            formats = CodeFormats(digits, _DEFAULT_FORMATS.letters)
     ours = attempt.first_factor is _OURS
     typed = attempt.typed.reveal()
     found = split(typed, grammar, formats, ours=ours)
@@ -331,8 +336,7 @@ def readings(attempt: Attempt, situation: Situation, settings: Settings) -> tupl
         ours
         and typed
         and not attempt.grammar_is_final
-        and all(reading.password for reading in found)
-        and all(reading.passcode.kind is not _ABSENT for reading in found)
+        and not [one for one in found if one.passcode.kind is _ABSENT or not one.password]
         and _exemption(attempt, situation, settings, _enrolled(situation)) is not None
     ):
         return (*found, whole(typed))
@@ -382,7 +386,7 @@ def _answer(
     if isinstance(outcome, _Refused):
         # The charge stands for every code that was looked at. It is computed after the comparison only because nothing can
         # come between them: attempts on one account are judged one after another inside the writing transaction.
-        charged = charge(throttle, now, rules, tag=situation.tag)
+        charged = charge(throttle, now, rules, tag=_tag(situation))
         if not attempt.source:
             charged = Throttle(charged.account, charged.lane, throttle.source)
         reason = _unenrolled_reason(situation, enrolled) or outcome.reason
@@ -438,7 +442,7 @@ def _charge_password(attempt: Attempt, situation: Situation, settings: Settings)
     if situation.reading is not None and situation.reading.passcode.kind is _ABSENT:
         seen = readings(attempt, situation, settings)
         if any(reading.passcode.kind is not _ABSENT for reading in seen):
-            charged = charge(throttle, now, rules, tag=situation.tag)
+            charged = charge(throttle, now, rules, tag=_tag(situation))
             return charged if attempt.source else Throttle(charged.account, charged.lane, throttle.source)
     source = charge_source(throttle.source, now, rules) if attempt.source else throttle.source
     return Throttle(throttle.account, throttle.lane, source)
@@ -450,7 +454,11 @@ _RETRANSMITS = {Interaction.ONE_SHOT, Interaction.CHALLENGES}
 def _is_repeat(situation: Situation, rules: ThrottleRules) -> bool:
     throttle, now = situation.throttle, situation.now
     used = throttle.lane if is_known_lane(throttle, now, rules) else throttle.account
-    return bool(situation.tag) and used.last_tag == situation.tag and 0 <= now - used.last_failure_at < REPEAT_WINDOW_S
+    return bool(used.last_tag) and used.last_tag == _tag(situation) and 0 <= now - used.last_failure_at < REPEAT_WINDOW_S
+
+
+def _tag(situation: Situation) -> bytes:
+    return situation.tag if isinstance(situation.tag, bytes) else situation.tag()
 
 
 @hot_value

@@ -11,7 +11,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
@@ -19,6 +18,7 @@ from mfa_core import texts
 from mfa_core.audit import AttemptDecided, Event, Outcome
 from mfa_core.errors import MfaError, StoreCorrupt, StoreFull, StoreUnavailable
 from mfa_core.throttle import Throttle
+from mfa_core.value import hot_value
 from mfa_core.verdict import Challenge, Unavailable, Unready, Verdict
 from mfa_core.verifier import Judgement
 from mfa_runtime.look import Freshness, Look
@@ -34,7 +34,7 @@ MAX_DEFERRED = 10_000
 """Challenge events that may wait for the next transaction."""
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Ruling:
     """What became of an entry. ``may_enrol``: the refusal may be turned into an enrolment."""
 

@@ -20,7 +20,7 @@ from mfa_core.split import Split
 from mfa_core.throttle import CLEAN, UNTOUCHED, Record, Throttle
 from mfa_core.value import hot_value
 from mfa_core.verdict import Accepted
-from mfa_core.verifier import Judgement, Password, Proof, ProofState, Settings, Situation, judge
+from mfa_core.verifier import Judgement, Password, Proof, ProofState, Settings, Situation, Tag, judge
 from mfa_runtime.look import Keys, Look, Mark
 from mfa_runtime.sealing import Keyring
 from mfa_runtime.store import accounts
@@ -43,7 +43,7 @@ class Entry:
     proof: Proof | None = None
     proof_position: int = 0
     reading: Split | None = None
-    tag: bytes = b""
+    tag: Tag = b""
     look: Look | None = None
 
     def read_as(self, reading: Split, password: Password, look: Look | None = None) -> Entry:
@@ -85,21 +85,16 @@ class Sitting:
         self._entries = entries
         self._keyring = keyring
         self.now = now
-        looks = [] if holds is None else [entry.look for entry in entries if entry.look is not None and holds(entry.look)]
-        held = {id(look) for look in looks}
-        reading = [entry for entry in entries if id(entry.look) not in held] if held else entries
-        self._names = list({entry.name: None for entry in reading if entry.name})
+        both = [(entry, entry.look if holds is not None and entry.look and holds(entry.look) else None) for entry in entries]
+        self._names = list({entry.name: None for entry, look in both if look is None and entry.name})
         rows = self._read_accounts(connection)
         known = {row[1] for row in rows}
-        self._keys = [
-            entry.look.keys if entry.look is not None and id(entry.look) in held else self._keys_of(entry, known)
-            for entry in entries
-        ]
+        self._keys = [self._keys_of(entry, known) if look is None else look.keys for entry, look in both]
         # A question is answered from the throttle only where a trust window may hold.
         wanted = {
             key
-            for entry, keys in zip(entries, self._keys, strict=True)
-            if id(entry.look) not in held and (entry.attempt.typed is not None or entry.decision.trust_window_s)
+            for (entry, look), keys in zip(both, self._keys, strict=True)
+            if look is None and (entry.attempt.typed is not None or entry.decision.trust_window_s)
             for key in keys
         }
         wanted.discard("")
@@ -108,9 +103,9 @@ class Sitting:
         self.seen = Seen(rows, *self._read_rest(connection))
         self._accounts = accounts.unsealed(rows, keyring)
         self._records = accounts.records(self.seen.records)
-        for entry in entries if held else ():
-            if entry.look is not None and id(entry.look) in held:
-                self._take(entry.name, entry.look)
+        for entry, look in both:
+            if look is not None:
+                self._take(entry.name, look)
         self._answered = {row[0] for row in self.seen.answered}
         self._changed: dict[str, Record] = {}
         self._spent: dict[int, Credential] = {}
@@ -123,9 +118,11 @@ class Sitting:
     def _take(self, name: str, look: Look) -> None:
         if look.account is not None:
             self._accounts[name] = look.account
-        for key, record in zip(look.keys, (look.throttle.account, look.throttle.lane, look.throttle.source), strict=True):
-            if record is not CLEAN:
-                self._records[key] = record
+        throttle = look.throttle
+        if throttle is not UNTOUCHED:
+            for key, record in zip(look.keys, (throttle.account, throttle.lane, throttle.source), strict=True):
+                if record is not CLEAN:
+                    self._records[key] = record
 
     def _read_accounts(self, connection: Connection) -> list[Row]:
         return accounts.read(connection, self._names) if self._names else []

@@ -26,7 +26,7 @@ from mfa_core.secret import Secret
 from mfa_core.split import Split
 from mfa_core.throttle import Standing, Throttle, standing
 from mfa_core.verdict import Accepted, Rejected, Unavailable, Unready, Verdict
-from mfa_core.verifier import Password, Proof, ProofState, Settings, Situation, readings
+from mfa_core.verifier import Password, Proof, ProofState, Settings, Situation, Tag, readings
 from mfa_runtime import one_time_hash
 from mfa_runtime.directory import Groups
 from mfa_runtime.door_check import ByDoor, Told
@@ -251,24 +251,22 @@ class Verification:
             if chosen.passcode.kind in _LETTERS:
                 self._in_a_task(entry.attempt, ByDoor(check), answer)
                 return
-            entry = entry.read_as(chosen, Password.BAD, look)
             # A directory would take an empty one for an unauthenticated bind and say yes (RFC 4513 section 5.1.2).
             if chosen.password and self._may_ask_backend(situation, entry.settings, chosen):
-                told = Told(entry.attempt.event_id, partial(self._checked, entry, answer))
+                told = Told(entry.attempt.event_id, partial(self._checked, entry, chosen, look, answer))
                 try:
                     check(chosen.password, told)
                 except Exception as err:  # noqa: BLE001  as if it had told it
                     told(err)
                 return
+            entry = entry.read_as(chosen, Password.BAD, look)
         self._writer.submit_to(entry, partial(self._ruled, entry.attempt, answer))
 
-    def _checked(self, entry: Entry, answer: _Answer, outcome: Password | Exception) -> None:
+    def _checked(self, entry: Entry, chosen: Split, look: Look, answer: _Answer, outcome: Password | Exception) -> None:
         try:
             if isinstance(outcome, Exception):
                 raise outcome
-            if entry.reading is not None:
-                entry = entry.read_as(entry.reading, outcome, entry.look)
-            self._writer.submit_to(entry, partial(self._ruled, entry.attempt, answer))
+            self._writer.submit_to(entry.read_as(chosen, outcome, look), partial(self._ruled, entry.attempt, answer))
         except Exception as err:  # noqa: BLE001  logged there, and refused
             answer(self._unavailable(entry.attempt, err))
 
@@ -324,9 +322,10 @@ class Verification:
                 methods=attempt.methods,
             )
         )
-        typed, tag = attempt.typed, b""
+        typed = attempt.typed
+        tag: Tag = b""
         if typed and not attempt.challenge_until and attempt.interaction in _RETRANSMITS:
-            tag = self._tag(attempt, typed)
+            tag = partial(self._tag, attempt, typed)
         return Entry(attempt, name, decision, rules.settings, tag=tag)
 
     async def _with_new_key(self, attempt: Attempt, name: str, verdict: Verdict) -> Verdict:

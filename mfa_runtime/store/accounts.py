@@ -16,12 +16,13 @@ from sqlalchemy.engine import Dialect
 from mfa_core.errors import StoreCorrupt
 from mfa_core.model import Credential, CredentialState, Digest, EnrolmentState, FactorKind, Requirement, User
 from mfa_core.throttle import Record
+from mfa_core.value import hot_value
 from mfa_runtime.sealing import Keyring, Place
 from mfa_runtime.store.prepared import Prepared, PreparedIn, Row
 from mfa_runtime.store.schema import credentials, one_time_codes, spent_challenges, throttle, users
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Account:
     """A user and the credentials that are not revoked, unsealed."""
 
@@ -176,7 +177,8 @@ def write_records(connection: Connection, records: Mapping[str, Record]) -> None
             _RECORD,
             [
                 (
-                    key, r.failures, r.consecutive, r.not_before, r.last_failure_at, r.last_success_at, r.last_tag, r.scope,
+                    key, r.failures, r.consecutive, r.not_before, r.last_failure_at, r.last_success_at,
+                    bytearray(r.last_tag), r.scope,
                 )
                 for key, r in records.items()
             ],

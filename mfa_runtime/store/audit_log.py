@@ -36,13 +36,14 @@ def append(connection: Connection, events: Sequence[Event], *, node: str, keyrin
     """
     head = _READ_HEAD.rows(connection, {"n": node})
     seq, previous = (int(head[0][0]), bytes(head[0][1])) if head else (0, GENESIS)
-    rows: list[tuple[str, int, str, float, str, bytes]] = []
+    rows: list[tuple[str, int, str, float, str, bytearray]] = []
     bodies: list[str] = []
     for event in events:
         seq += 1
         body = canonical(event)
         previous = link(previous, body)
-        rows.append((node, seq, event.event_id, event.at, body, previous))
+        # A bytearray, because sqlite3 looks for adapters of bytes each time: that takes longer than the hash.
+        rows.append((node, seq, event.event_id, event.at, body, bytearray(previous)))
         bodies.append(body)
     if not rows:
         return bodies
