@@ -32,6 +32,8 @@ class Remembered:
 
 @dataclass(slots=True, eq=False)
 class _Entry:
+    """One accepted login; two texts may lead to it, and use it up together."""
+
     user: str
     password_length: int
     credential: str
@@ -93,18 +95,22 @@ class Remember:
             return
         if not typed.reveal().startswith(password.reveal()):
             return  # nothing says where the password stands in a text like this one
-        kept = password if settings.mode is RememberMode.PASSWORD_ONLY else typed
-        tag = self._tag(application, listener, source, user, kept)
+        entry = _Entry(user, len(password), credential, self._monotonic())
+        # An application that goes on with the password alone may still send the text that it was given, as Nextcloud does.
+        for text in (password, typed) if settings.mode is RememberMode.PASSWORD_ONLY else (typed,):
+            self._keep(self._tag(application, listener, source, user, text), entry)
+
+    def _keep(self, tag: bytes, entry: _Entry) -> None:
         self._drop(tag)
-        of_user = self._by_user.setdefault(user, {})
+        of_user = self._by_user.setdefault(entry.user, {})
         if len(of_user) >= MAX_PER_USER:
             self._drop(next(iter(of_user)))
-            of_user = self._by_user.setdefault(user, {})
+            of_user = self._by_user.setdefault(entry.user, {})
         if len(self._entries) >= self._max_entries:
             self._drop(next(iter(self._entries)))
-            of_user = self._by_user.setdefault(user, {})
+            of_user = self._by_user.setdefault(entry.user, {})
         of_user[tag] = None
-        self._entries[tag] = _Entry(user, len(password), credential, self._monotonic())
+        self._entries[tag] = entry
 
     def forget(self, user: str) -> None:
         """The user was refused, for whatever reason and wherever: nothing stands any more."""

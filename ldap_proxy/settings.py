@@ -184,7 +184,7 @@ class RememberMode(enum.StrEnum):
     SAME_CREDENTIAL = "same_credential"
     """The very text that was accepted: password and code."""
     PASSWORD_ONLY = "password_only"  # noqa: S105  a mode, not a password
-    """The password alone."""
+    """The password alone, and the very text."""
 
 
 class RememberScope(enum.StrEnum):
