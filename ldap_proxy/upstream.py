@@ -206,7 +206,7 @@ class Upstreams:
             server.leave()
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + STOP_S
-        while any(server.closing for server in servers) and loop.time() < give_up_at:
+        while any(server.closing for server in servers) and loop.time() < give_up_at:  # noqa: ASYNC110  once, at the end
             # uvloop will not be closed over connections that are still being closed.
             await asyncio.sleep(STOP_S / 100)
         for server in servers:

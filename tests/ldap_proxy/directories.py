@@ -49,7 +49,7 @@ def run(coroutine: Coroutine[Any, Any, T], loop: str = "asyncio") -> T:
 
 async def until(condition: Callable[[], object], what: str = "something") -> None:
     """Wait for ``condition``; the patience of :func:`run` ends it."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110  the condition is of any kind
         await asyncio.sleep(0.005)
 
 
