@@ -36,9 +36,10 @@ module: ## Build pam_mfa.so
 	@packaging/prerequisites.sh build
 	@$(MAKE) -s -C $(MODULE) all
 
-fuzz: $(VENV)/test ## Fuzz the module against the bytes of the daemon, and the RADIUS codec, ten minutes each
+fuzz: $(VENV)/test ## Fuzz the module against the bytes of the daemon, and the RADIUS and LDAP codecs, ten minutes each
 	$(MAKE) -C $(MODULE) fuzz FUZZ_SECONDS=600
 	$(BIN)/python -m tests.fuzz.radius_wire_fuzz 600
+	$(BIN)/python -m tests.fuzz.ldap_wire_fuzz --seconds 150
 
 soak: $(VENV)/test module ## Races with kill -9, fifty rounds
 	$(BIN)/python -m bench.race --rounds 50
@@ -49,6 +50,7 @@ bench: $(VENV)/test module ## Measure the bars, each against a peer in the same 
 	$(BIN)/python -m bench.login
 	$(BIN)/python -m bench.scale
 	$(BIN)/python -m bench.radius_codec
+	$(BIN)/python -m bench.ldap_codec
 	$(BIN)/python -m bench.radius_logins
 	$(BIN)/python -m bench.radius_wire
 	$(BIN)/python -m bench.radius_workers
