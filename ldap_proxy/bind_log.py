@@ -15,6 +15,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -33,15 +35,15 @@ log = logging.getLogger(__name__)
 
 
 class BindLog:
-    """Appends to ``path``, which the user of mfad alone can read; "-" is stderr. One thread of its own.
+    """Appends to ``path``, which the user of mfad alone can read; "-" is stderr, None nowhere. One thread of its own.
 
     ``clock`` is Unix seconds.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path | None, *, clock: Callable[[], float]) -> None:
         self._path = path
         self._clock = clock
-        self._lines: deque[bytes] = deque()
+        self._lines: deque[tuple[Path, bytes]] = deque()
         self._added = 0
         self._written = 0
         """Octets, each counted by one thread alone: the loop's and the writer's."""
@@ -50,10 +52,16 @@ class BindLog:
         self._second_text = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="bind-log", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
         self._thread.start()
 
     def write(self, **fields: object) -> None:
         """Add one line; ``time`` is put before the fields, as RFC 3339 in UTC. Never blocks."""
+        path = self._path
+        if path is None:
+            return
         if self._added - self._written >= MAX_WAITING_OCTETS:
             self._left_out += 1
             return
@@ -65,22 +73,20 @@ class BindLog:
         if len(line) > MAX_LINE:
             line = json.dumps({name: _shortened(value) for name, value in told.items()}).encode() + b"\n"
         self._added += len(line)
-        self._lines.append(line)
+        self._lines.append((path, line))
 
-    def use(self, path: Path) -> None:
-        """From the next lines on write to ``path``."""
+    def use(self, path: Path | None) -> None:
+        """Write to ``path`` what is added from now on."""
         self._path = path
-
-    def end(self) -> None:
-        """Write what waits, then end, without being waited for. Nothing is added any more."""
-        self._stopping.set()
 
     def close(self) -> None:
         """Write what waits, then end; a reader of stderr that takes nothing is waited for only so long."""
-        self.end()
+        self._stopping.set()
+        if self._thread.ident is None:
+            return
         self._thread.join(2 * STUCK_S)
         if self._thread.is_alive():
-            log.error("the bind log %s takes nothing: %d lines are lost", self._path, len(self._lines))
+            log.error("the bind log takes nothing: %d lines are lost", len(self._lines))
 
     def _now(self) -> str:
         now = self._clock()
@@ -97,15 +103,17 @@ class BindLog:
     def _flush(self) -> None:
         if not self._lines:
             return
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
-        try:
-            if str(self._path) == "-":
-                _to_stderr(lines)
-            else:
-                _to_file(self._path, lines)
-        except OSError as err:
-            log.error("the bind log %s cannot be written: %s; up to %d lines are lost", self._path, err, len(lines))
-        self._written += sum(map(len, lines))
+        waiting = [self._lines.popleft() for _ in range(len(self._lines))]
+        for path, group in groupby(waiting, itemgetter(0)):
+            lines = [line for _, line in group]
+            try:
+                if str(path) == "-":
+                    _to_stderr(lines)
+                else:
+                    _to_file(path, lines)
+            except OSError as err:
+                log.error("the bind log %s cannot be written: %s; up to %d lines are lost", path, err, len(lines))
+            self._written += sum(map(len, lines))
 
 
 def _shortened(value: object) -> object:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypedDict
 
 from ldap_proxy.bind import Services
@@ -75,10 +74,9 @@ class LdapDoor:
     ) -> None:
         """Raises: ConfigurationError, when a certificate cannot be used."""
         self.settings = settings
-        self._clock = clock
         self._monotonic = monotonic
         self._random = random
-        self._log: BindLog | None = None
+        self._log = BindLog(settings.bind_log, clock=clock)
         self.upstreams = Upstreams(settings.upstream, monotonic=monotonic, limits=settings.limits)
         self._lookups = Lookups(settings.lookup, self.upstreams, monotonic=monotonic)
         self._remember = Remember(key=Secret(random(KEY_OCTETS)), monotonic=monotonic)
@@ -111,8 +109,7 @@ class LdapDoor:
 
         Raises: ConfigurationError, when an address cannot be had.
         """
-        self._use_log(self.settings.bind_log)
-        self.server.rules.services.journal = self._log
+        self._log.start()
         await self.upstreams.start()
         await self.server.start(sockets)
 
@@ -154,26 +151,12 @@ class LdapDoor:
             self._remember.clear()
         if settings.limits.failed_binds != before.limits.failed_binds:
             self._guessing = self._new_guessing(settings)
-        old_log = self._log
-        self._use_log(settings.bind_log)
+        self._log.use(settings.bind_log)
         self.server.reload(settings, self._services(settings))
-        if old_log is not None and old_log is not self._log:
-            # Its thread ends by itself; whoever is on the loop does not wait for a disk.
-            old_log.end()
 
     async def stop(self) -> None:
         """Take no more connections, let what is under way end, tell clients, and close what is behind them."""
         await self.server.drain_and_stop()
         self._lookups.close()
         await self.upstreams.stop()
-        if self._log is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._log.close)
-
-    def _use_log(self, path: Path | None) -> None:
-        """Write the binds to ``path``, or nowhere."""
-        if path is None:
-            self._log = None
-        elif self._log is None:
-            self._log = BindLog(path, clock=self._clock)
-        else:
-            self._log.use(path)
+        await asyncio.get_running_loop().run_in_executor(None, self._log.close)

@@ -25,6 +25,7 @@ def opens() -> Iterator[Opener]:
 
     def opened(path: Path) -> BindLog:
         made.append(BindLog(path, clock=FakeClock(1_700_000_000.25)))
+        made[-1].start()
         return made[-1]
 
     yield opened
@@ -56,6 +57,7 @@ def test_nobody_else_can_read_it(opens: Opener, tmp_path: Path) -> None:
 def test_the_time_goes_on(tmp_path: Path) -> None:
     clock = FakeClock(1_700_000_000.999)
     one = BindLog(tmp_path / "log", clock=clock)
+    one.start()
     one.write()
     clock.advance(seconds=0.002)
     one.write()
@@ -102,15 +104,20 @@ def test_a_file_that_was_moved_away_is_made_anew(opens: Opener, tmp_path: Path) 
     assert [line["number"] for line in lines(path)] == [2]
 
 
-def test_a_reload_may_name_another_file(opens: Opener, tmp_path: Path) -> None:
+def test_a_reload_may_name_another_file_or_none(opens: Opener, tmp_path: Path) -> None:
+    """What was added before goes where it was to go."""
     one = opens(tmp_path / "log")
-    one.write(number=1)
-    one._flush()
-    one.use(tmp_path / "other")
-    one.write(number=2)
+    for number, name in enumerate(("log", "other", None, "log")):
+        one.use(tmp_path / name if name else None)
+        one.write(number=number)
     one.close()
-    assert [line["number"] for line in lines(tmp_path / "log")] == [1]
-    assert [line["number"] for line in lines(tmp_path / "other")] == [2]
+    assert [line["number"] for line in lines(tmp_path / "log")] == [0, 3]
+    assert [line["number"] for line in lines(tmp_path / "other")] == [1]
+
+
+def test_one_that_was_never_started_can_be_closed(tmp_path: Path) -> None:
+    """A door that could not be opened."""
+    BindLog(tmp_path / "log", clock=FakeClock(0.0)).close()
 
 
 def test_what_cannot_be_written_is_said_without_its_content(
