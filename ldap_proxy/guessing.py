@@ -45,7 +45,7 @@ class Guessing:
         if not self._failures:
             return True
         origin = self._origin(source)
-        if self._count(origin) < self._most:
+        if self._count(origin) <= self._most - 1:
             return True
         good = self._good.get((origin, name))
         return good is not None and hmac.compare_digest(good[0], self._tag(origin, name, password))
