@@ -56,6 +56,10 @@ bench: $(VENV)/test module ## Measure the bars, each against a peer in the same 
 	$(BIN)/python -m bench.radius_workers
 	$(BIN)/python -m bench.radius_freeradius
 	$(BIN)/python -m bench.radius_radsec
+	$(BIN)/python -m bench.ldap_operations
+	$(BIN)/python -m bench.ldap_tls
+	$(BIN)/python -m bench.ldap_workers
+	$(BIN)/python -m bench.ldap_memory
 
 install: module ## Install the PAM module (DESTDIR=, PAMDIR=)
 	$(MAKE) -C $(MODULE) install

@@ -86,6 +86,11 @@ def list_branch() -> bytes:
     return search(BRANCH, scope=1, attribute="objectClass", value="inetOrgPerson")
 
 
+def whole_login(who: Login) -> list[bytes]:
+    """What an application does to let somebody in, on a connection of its own."""
+    return [service_bind(), find(who.name), bind(who.dn, who.password), unbind()]
+
+
 def write_book(path: Path, exchanges: Iterable[Sequence[bytes]]) -> Path:
     """A file of exchanges for ldap_load."""
     with path.open("wb") as out:
@@ -391,24 +396,25 @@ def mfad_ldap(
     tls: Certificate | None = None,
     more: str = "",
     cpus: Sequence[int] = (),
+    identity_cache: str = "1h",
 ) -> Iterator[Server]:
     """mfad with the LDAP door in front of a directory: the application is exempt, everybody else gives a code. Bind log, audit
-    log and metrics are on, confirmed identities are kept for the whole run. ``more`` are keys of the door in YAML's flow
-    form."""
+    log and metrics are on, and who a DN is stays known for the whole run. ``more`` are keys of the door in YAML's flow form."""
     port, tls_port = free_port(), free_port() if tls else 0
     listen = [f"ldap://127.0.0.1:{port}", *([f"ldaps://127.0.0.1:{tls_port}"] if tls else [])]
     keys = [
         f"listen: [{', '.join(repr(address) for address in listen)}]",
-        f"upstream: {{servers: ['ldap://127.0.0.1:{behind.port}']}}",
-        f"exempt: {{dns: ['{SERVICE_DN}']}}",
+        f"upstream: ['ldap://127.0.0.1:{behind.port}']",
+        f"exempt: {{dn: ['{SERVICE_DN}']}}",
         f"bind_log: '{here.folder / 'binds.log'}'",
-        "identity_keep: 3600s",
-        "limits: {connections: 4096, connections_per_source: 4096}",
+        f"identity_cache: {identity_cache}, lookup: {{cache_entries: {2 * max(users, 10_000)}}}",
+        "limits: {connections: 8192, connections_per_source: 8192}",
     ]
     if tls:
         keys.append(f"tls: {{certificate_file: '{tls.certificate}', key_file: '{tls.key}'}}")
     doors = f"{{ldap: {{{', '.join([*keys, *filter(None, [more])])}}}}}"
-    with daemon(here, doors=doors, cpus=cpus) as running:
+    metrics = f"{{listen: '127.0.0.1:{free_port()}'}}"
+    with daemon(here, doors=doors, metrics=metrics, cpus=cpus) as running:
         yield Server(label, (running.pid,), port, Codes(here, users), tls_port)
 
 

@@ -154,12 +154,17 @@ class Daemon:
 
 @contextlib.contextmanager
 def daemon(
-    here: Stage, *, policy: str = "[]", doors: str = "{pam: {socket_dir: ./run}}", cpus: Sequence[int] = ()
+    here: Stage,
+    *,
+    policy: str = "[]",
+    doors: str = "{pam: {socket_dir: ./run}}",
+    metrics: str = "{}",
+    cpus: Sequence[int] = (),
 ) -> Iterator[Daemon]:
     """mfad over this stage's store, in a process of its own, stopped by its pid. ``cpus``: where it must stay."""
     config = here.folder / "mfad.yaml"
     config.write_text(
-        f"state_dir: ./state\nkey_file: ./kek\ndoors: {doors}\npolicy: {policy}\n"
+        f"state_dir: ./state\nkey_file: ./kek\ndoors: {doors}\npolicy: {policy}\nmetrics: {metrics}\n"
         "limits: {connections: 4096, connections_per_user: 1000}\n"
     )
     pinned = ["taskset", "-c", ",".join(map(str, cpus))] if cpus else []
