@@ -30,6 +30,9 @@ WRITE_EVERY_S: Final = 0.25
 STUCK_S: Final = 5.0
 """How long standard error may take nothing, and how long a stop waits for what is still to be written."""
 _STDERR: Final = 2
+_written: Final = json.JSONEncoder(ensure_ascii=True, check_circular=False).encode
+"""Into ASCII: a line holds whatever a client sent as a name, and must stay one line for every reader. What is written is flat:
+to look for circles in it would double its cost."""
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +70,9 @@ class BindLog:
             return
         if self._left_out:
             fields["lines_left_out_before"], self._left_out = self._left_out, 0
-        told = {"time": self._now(), **fields}
-        # ASCII: a line holds whatever a client sent as a name, and must stay one line for every reader.
-        line = json.dumps(told).encode() + b"\n"
+        line = self._line(fields)
         if len(line) > MAX_LINE:
-            line = json.dumps({name: _shortened(value) for name, value in told.items()}).encode() + b"\n"
+            line = self._line({name: _shortened(value) for name, value in fields.items()})
         self._added += len(line)
         self._lines.append((path, line))
 
@@ -87,6 +88,9 @@ class BindLog:
         self._thread.join(2 * STUCK_S)
         if self._thread.is_alive():
             log.error("the bind log takes nothing: %d lines are lost", len(self._lines))
+
+    def _line(self, fields: dict[str, object]) -> bytes:
+        return f'{{"time": "{self._now()}", {_written(fields)[1:]}\n'.encode()
 
     def _now(self) -> str:
         now = self._clock()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import time
 
 from ldap_proxy.configuration import build_ldap_settings, warnings
@@ -18,6 +19,10 @@ from mfa_runtime.config.ldap_door import LdapDoor as LdapSection
 from mfa_runtime.event_id import new_event_id
 from mfa_runtime.gate import Gate
 from mfad.inherited import Handed
+
+FILES_PER_CLIENT = 2
+OTHER_FILES = 256
+"""Of the store, the other doors, and connections that are warm, looked after or on their way."""
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +36,7 @@ def build_ldap_door(config: Config, section: LdapSection, *, gate: Gate) -> Ldap
     settings = build_ldap_settings(config, section)
     for told in warnings(settings):
         log.warning("%s", told)
+    make_room_for_connections(settings)
     return LdapDoor(
         settings,
         gate,
@@ -39,6 +45,20 @@ def build_ldap_door(config: Config, section: LdapSection, *, gate: Gate) -> Ldap
         random=os.urandom,
         new_event_id=lambda: new_event_id(time.time(), os.urandom),
     )
+
+
+def make_room_for_connections(settings: LdapDoorSettings) -> None:
+    """See that the process may open as many files as its clients need: a client has a connection here and one behind."""
+    needed = FILES_PER_CLIENT * settings.limits.connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft < needed:
+        log.warning(
+            "LDAP door: %d connections need %d open files, and this process may have %d; raise LimitNOFILE of its unit "
+            "(`ulimit -n`), or lower doors.ldap.limits.connections", settings.limits.connections, needed, soft,
+        )  # fmt: skip
 
 
 def sockets_for_worker(settings: LdapDoorSettings) -> Handed:

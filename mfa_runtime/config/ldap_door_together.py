@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mfa_core.model import Door, SplitMode
-from mfa_core.policy import FromDoors, Globs, Policy, Rule, ToServices
+from mfa_core.policy import Enrol, FromDoors, Globs, Policy, Rule, ToServices
 from mfa_runtime.config.document import Path
 from mfa_runtime.config.fault import Fault
 from mfa_runtime.config.ldap_address import LdapScheme
@@ -30,6 +30,7 @@ def faults(door: LdapDoor, *, policy: Policy | None) -> Iterator[Fault]:
     yield from _limits(door)
     if policy is not None:
         yield from _splits(door, policy)
+        yield from _enrolments(policy)
 
 
 def _listeners(door: LdapDoor) -> Iterator[Fault]:
@@ -138,6 +139,17 @@ def _splits(door: LdapDoor, policy: Policy) -> Iterator[Fault]:
                 "separator, append or keyword",
                 "a bind needs the directory's password beside the code: name the doors or the services of the rule",
             )
+
+
+def _enrolments(policy: Policy) -> Iterator[Fault]:
+    """A rule for this door alone that lets people enrol where nothing can be shown to them."""
+    for index, rule in enumerate(policy.rules):
+        doors = [condition.doors for condition in rule.conditions if isinstance(condition, FromDoors)]
+        if rule.enrol is Enrol.AT_LOGIN and any(one == {Door.LDAP} for one in doors):
+            yield Fault(
+                ("policy", index, "enrol"), "enrol: at_login for the LDAP door alone", "enrol: refuse",
+                "a bind can show nobody anything: let people enrol over SSH, or use `mfactl enrol`",
+            )  # fmt: skip
 
 
 def concerned(door: LdapDoor, rule: Rule) -> tuple[str, ...]:

@@ -58,9 +58,9 @@ def test_the_time_goes_on(tmp_path: Path) -> None:
     clock = FakeClock(1_700_000_000.999)
     one = BindLog(tmp_path / "log", clock=clock)
     one.start()
-    one.write()
+    one.write(number=1)
     clock.advance(seconds=0.002)
-    one.write()
+    one.write(number=2)
     one.close()
     assert [line["time"] for line in lines(tmp_path / "log")] == [
         "2023-11-14T22:13:20.999+00:00",

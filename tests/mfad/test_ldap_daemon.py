@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -16,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from ldap_proxy.settings import LdapDoorSettings, Limits, UpstreamSettings
+from mfad.ldap import make_room_for_connections
 from tests.end_to_end.daemon import CROWD, Mfad, Person
 from tests.end_to_end.programs import clean_environment, must_have, wait_until
 from tests.end_to_end.radius_certificates import Authority
@@ -360,3 +363,37 @@ def test_an_exempt_account_of_an_application_needs_no_code(installed: Mfad, dire
         assert [(line["application"], line["outcome"]) for line in one.lines()] == [("wiki", "exempt"), ("wiki", "accepted")]
     finally:
         one.mfad.close()
+
+
+# Room
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
+    """What the process may open, soft and hard, under ``now``; the test's own limits stay as they are."""
+    held = {"now": (1024, 4096)}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: held["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: held.update(now=limits))
+    return held
+
+
+@pytest.mark.parametrize(
+    ("connections", "now", "then", "told"),
+    [
+        (100, (1024, 4096), (1024, 4096), False),
+        (1000, (1024, 4096), (2256, 4096), False),
+        (1000, (1024, resource.RLIM_INFINITY), (2256, resource.RLIM_INFINITY), False),
+        (5000, (1024, 4096), (4096, 4096), True),
+    ],
+)
+def test_room_for_connections_is_made_or_missed_aloud(
+    limits: dict[str, tuple[int, int]], caplog: pytest.LogCaptureFixture,
+    connections: int, now: tuple[int, int], then: tuple[int, int], told: bool,
+) -> None:  # fmt: skip
+    limits["now"] = now
+    settings = LdapDoorSettings((), UpstreamSettings(servers=()), limits=Limits(connections=connections))
+
+    make_room_for_connections(settings)
+
+    assert limits["now"] == then
+    assert ("raise LimitNOFILE" in caplog.text) is told

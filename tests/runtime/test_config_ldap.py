@@ -458,6 +458,8 @@ MISTAKES: list[tuple[str, int, str, str, str, str]] = [
     # the policy
     (says("warm: 0", more="policy:\n- {id: a, when: {door: ldap}, split: otp_only}\n"), 6, "policy[0].split",
      "split: otp_only for LDAP application 'ldap'", "separator, append or keyword", "directory's password"),
+    (says("warm: 0", more="policy:\n- {id: a, when: {door: ldap}, enrol: at_login}\n"), 6, "policy[0].enrol",
+     "enrol: at_login for the LDAP door alone", "enrol: refuse", "mfactl enrol"),
     (application_says("name: wiki, network: 10.0.0.1", more="policy:\n- {id: a, when: {nas: w*}, split: separate}\n"), 7,
      "policy[0].split", "for LDAP application 'wiki'", "separator, append or keyword", ""),
 ]  # fmt: skip
@@ -481,6 +483,7 @@ def test_a_mistake_is_told_with_its_place_and_its_cure(
         "when: {door: [pam, console]}, split: otp_only",
         "when: {application: other}, split: separate",
         "when: {door: ldap}, exempt: true",
+        "when: {door: [pam, ldap]}, enrol: at_login",
     ],
 )
 def test_a_rule_that_is_for_others_is_no_mistake(rule: str) -> None:
