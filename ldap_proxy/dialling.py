@@ -214,7 +214,7 @@ class _Dialling:
             return _tls_failed(err)
         return DialFailed(
             f"no connection to {address} port {self._server.port}: {_strerror(err)}",
-            cure="see whether it runs, and `servers` for the port",
+            cure="see whether it runs, and `upstream` for the port",
             stage=Stage.CONNECTION,
         )
 

@@ -93,7 +93,7 @@ def what_is_wrong(err: BaseException) -> tuple[str, str]:
         said = f"its certificate was refused: {err.verify_message}"
         code = err.verify_code
         if code in _HOST_NAME_MISMATCH:
-            return said, "write the server in `servers` by a name that stands in its certificate"
+            return said, "write the server in `upstream` by a name that stands in its certificate"
         if code in _UNKNOWN_CA:
             return said, "name the CA that issued it in `ca_file`"
         if code in _EXPIRED:

@@ -39,6 +39,7 @@ doors:
   pam:
     socket_dir: ./var/run       # priv.sock, user.sock
   # radius:                     # VPN gateways, switches, Wi-Fi: docs/radius.md; every key: config/radius.yaml
+  # ldap:                       # applications that bind to a directory: docs/ldap.md; every key: config/ldap.yaml
 policy: []                      # first match wins; the default requires TOTP of everyone
 """
 """What `mfactl init` writes, and what holds without any configuration file: all lies under the present directory."""
@@ -51,6 +52,7 @@ doors:
   pam:
     socket_dir: /run/mfad       # priv.sock, user.sock; where pam_mfa.so looks
   # radius:                     # VPN gateways, switches, Wi-Fi: docs/radius.md; every key: config/radius.yaml
+  # ldap:                       # applications that bind to a directory: docs/ldap.md; every key: config/ldap.yaml
 policy: []                      # first match wins; the default requires TOTP of everyone
 """
 """What `mfactl init` writes as /etc/mfad/mfad.yaml: where the module and the systemd unit look."""
