@@ -181,19 +181,30 @@ class LdapServer:
 
     async def start(self, sockets: Sequence[Opened] | None = None) -> None:
         """Begin to listen, on ``sockets`` or on new ones. Raises: ConfigurationError, when an address cannot be had."""
-        loop = asyncio.get_running_loop()
         if sockets is None:
             sockets = open_sockets(self.rules.settings.listens)
-        for listen, opened in sockets:
+        try:
+            await self._listen(sockets)
+        except BaseException:
+            for listener in self._listeners:
+                listener.close()
+            for _, opened in sockets:
+                opened.close()
+            raise
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    async def _listen(self, sockets: Sequence[Opened]) -> None:
+        loop = asyncio.get_running_loop()
+        for listen, _ in sockets:
             if listen.scheme is Scheme.LDAPS and self._context is None:
                 raise ConfigurationError(f"doors.ldap.listen: {listen} and no certificate", cure="add a section `tls`")
+        for listen, opened in sockets:
             if listen.scheme is Scheme.LDAPI:
                 self._paths.append(Path(listen.host))
                 made = loop.create_unix_server(self._factory(listen), sock=opened, backlog=BACKLOG)
                 self._listeners.append(await made)
             else:
                 self._listeners.append(await loop.create_server(self._factory(listen), sock=opened, backlog=BACKLOG))
-        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
 
     def _factory(self, listen: Listen) -> Any:
         return lambda: _Arrival(self, listen)
@@ -272,8 +283,7 @@ class LdapServer:
                 ssl_handshake_timeout=self.rules.limits.tls_handshake_s, ssl_shutdown_timeout=SHUTDOWN_S,
             )  # fmt: skip
         except OSError as err:  # ssl.SSLError and TimeoutError are
-            self.count("tls_handshake_failed")
-            log.info("no TLS with %s: %s", session.source or "a local client", getattr(err, "verify_message", None) or err)
+            self._no_tls(session, err)
             transport.abort()
             session.connection_lost(err)
         except asyncio.CancelledError:
@@ -285,6 +295,10 @@ class LdapServer:
                 session.connection_lost(None)
             else:
                 session.secured_by(secured)
+
+    def _no_tls(self, session: Session, err: OSError) -> None:
+        self.count("tls_handshake_failed")
+        log.info("no TLS with %s: %s", session.source or "a local client", getattr(err, "verify_message", None) or err)
 
     def left(self, session: Session) -> None:
         """Its connection is gone."""
@@ -330,39 +344,66 @@ class LdapServer:
             address = address_of(source)
             if address is not None and any(address in network for network in self.rules.settings.proxy_protocol):
                 self._arriving[arrival] = asyncio.get_running_loop().time()
-                arrival.await_header()
+                arrival.await_header(_taken_from(transport), source)
                 return
-        self.admit(transport, listen, source)
+        if listen.scheme is Scheme.LDAPS:
+            self.introduced(_taken_from(transport), listen, source)
+            return
+        session = self._admit(listen, source)
+        if session is None:
+            _turn_away(transport, listen)
+        else:
+            transport.set_protocol(session)
+            session.connection_made(transport)
 
-    def introduced(self, arrival: _Arrival, transport: asyncio.Transport, listen: Listen, header: proxy_header.Header) -> None:
-        """Its PROXY header has come; what it sends from now on is the client's own."""
-        self._arriving.pop(arrival, None)
-        source = header.source
-        if source is None:
-            source = str(transport.get_extra_info("peername")[0]).partition("%")[0]
-        self.admit(transport, listen, source)
+    def introduced(self, opened: socket.socket, listen: Listen, source: str) -> None:
+        """It is known for whom it comes, and what it sends from now on is the client's own: LDAP, or a TLS handshake."""
+        session = self._admit(listen, source)
+        if session is None:
+            if listen.scheme is not Scheme.LDAPS:
+                with contextlib.suppress(OSError):
+                    opened.send(_NO_ROOM)
+            opened.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._carry(session, opened))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    async def _carry(self, session: Session, opened: socket.socket) -> None:
+        """Give a connection that was taken from the loop back to it, as the session's."""
+        loop, seconds = asyncio.get_running_loop(), self.rules.limits.tls_handshake_s
+        context = self._context if session.listen.scheme is Scheme.LDAPS else None
+        limits = {} if context is None else {"ssl_handshake_timeout": seconds, "ssl_shutdown_timeout": SHUTDOWN_S}
+        try:
+            if session.listen.scheme is Scheme.LDAPS and context is None:  # a reload has taken the certificate away
+                raise OSError("no certificate")
+            await loop.connect_accepted_socket(lambda: session, opened, ssl=context, **limits)
+        except OSError as err:  # ssl.SSLError and TimeoutError are
+            self._no_tls(session, err)
+            opened.close()
+            self.left(session)
+        except asyncio.CancelledError:
+            opened.close()
+            self.left(session)
+            raise
 
     def gone(self, arrival: _Arrival) -> None:
-        """It left before it had said for whom it speaks."""
+        """It has said for whom it speaks, or has left before."""
         self._arriving.pop(arrival, None)
 
-    def admit(self, transport: asyncio.Transport, listen: Listen, source: str) -> None:
-        """Make a session of a connection."""
+    def _admit(self, listen: Listen, source: str) -> Session | None:
+        """A session for a connection; None where its address has enough of them."""
         origin = origin_of(source) if source else None
         if origin is not None:
             count = self._by_origin.get(origin, 0)
             if count >= self.rules.limits.connections_per_source:
                 self.count("too_many_connections_from_source")
-                _turn_away(transport, listen)
-                return
+                return None
             self._by_origin[origin] = count + 1
-        session = Session(self, listen, source, secured=listen.scheme is Scheme.LDAPI)
+        session = Session(self, listen, source, secured=listen.scheme is not Scheme.LDAP)
         session.origin = origin
         self._sessions.add(session)
-        transport.set_protocol(session)
-        session.connection_made(transport)
-        if listen.scheme is Scheme.LDAPS:
-            session.start_secured()
+        return session
 
     def _discount(self, origin: object) -> None:
         if origin is not None:
@@ -404,43 +445,31 @@ class LdapServer:
 class _Arrival(asyncio.Protocol):
     """A connection until it is known whose it is: at once, unless a PROXY header is to come first.
 
-    The header is read beside the transport, not an octet more than it has: TLS may begin right behind it, and what a transport
-    has read once nobody can give to a handshake.
+    The header is read off the socket, not an octet more than it has: TLS may begin right behind it, and what a transport has
+    read once nobody can give to a handshake.
     """
 
-    __slots__ = ("_buffer", "_listen", "_server", "_socket", "_transport")
+    __slots__ = ("_buffer", "_listen", "_peer", "_server", "_socket")
 
     def __init__(self, server: LdapServer, listen: Listen) -> None:
         self._server = server
         self._listen = listen
-        self._transport: asyncio.Transport | None = None
+        self._peer = ""
         self._socket: socket.socket | None = None
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See :class:`asyncio.Protocol`."""
-        self._transport = transport  # type: ignore[assignment]  # uvloop's are of its own class
-        self._server.arrived(self, transport, self._listen)  # type: ignore[arg-type]
+        self._server.arrived(self, transport, self._listen)  # type: ignore[arg-type]  # uvloop's are of its own class
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the protocol's shape
-        """See :class:`asyncio.Protocol`."""
-        self._stop_reading()
-        self._transport = None
-        self._server.gone(self)
-
-    def await_header(self) -> None:
-        """Read the header, then tell the server."""
-        transport = self._transport
-        if transport is None:
-            return
-        transport.pause_reading()
-        # A descriptor of its own: the loop lets nobody watch one that a transport has.
-        self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+    def await_header(self, opened: socket.socket, peer: str) -> None:
+        """Read the header off ``opened``, which ``peer`` has connected to, then tell the server."""
+        self._socket, self._peer = opened, peer
+        asyncio.get_running_loop().add_reader(opened, self._readable)
 
     def _readable(self) -> None:
-        opened, transport = self._socket, self._transport
-        if opened is None or transport is None:
+        opened = self._socket
+        if opened is None:
             return
         have = len(self._buffer)
         whole = 16 if have < 16 else 16 + int.from_bytes(self._buffer[14:16], "big")
@@ -457,25 +486,37 @@ class _Arrival(asyncio.Protocol):
             self.abort()
             return
         except Malformed as err:
-            self._server.note_malformed(str(transport.get_extra_info("peername")[0]), "client", err.text)
+            self._server.note_malformed(self._peer, "client", err.text)
             self.abort()
             return
         if header is not None:
             self._stop_reading()
-            transport.resume_reading()
-            self._server.introduced(self, transport, self._listen, header)
+            self._server.introduced(opened, self._listen, self._peer if header.source is None else header.source)
 
     def _stop_reading(self) -> None:
         opened, self._socket = self._socket, None
         if opened is not None:
             asyncio.get_running_loop().remove_reader(opened)
-            opened.close()
+        self._server.gone(self)
 
     def abort(self) -> None:
         """Hang up."""
+        opened = self._socket
         self._stop_reading()
-        if self._transport is not None:
-            self._transport.abort()
+        if opened is not None:
+            opened.close()
+
+
+def _taken_from(transport: asyncio.Transport) -> socket.socket:
+    """The connection, taken from the loop: this begins to read it as soon as connection_made returns, whatever was asked of it
+    there (a pause is forgotten, by asyncio and by uvloop)."""
+    taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+    taken.setblocking(False)
+    transport.abort()
+    return taken
+
+
+_NO_ROOM: Final = message.notice_of_disconnection(ResultCode.BUSY, "too many connections")
 
 
 def _turn_away(transport: asyncio.Transport, listen: Listen) -> None:
@@ -483,8 +524,5 @@ def _turn_away(transport: asyncio.Transport, listen: Listen) -> None:
     if listen.scheme is Scheme.LDAPS:
         transport.abort()
         return
-    transport.write(message.notice_of_disconnection(ResultCode.BUSY, "too many connections"))
+    transport.write(_NO_ROOM)
     transport.close()
-
-
-__all__ = ["Counters", "LdapServer", "Opened", "open_sockets", "tls_context"]

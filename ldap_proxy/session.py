@@ -206,6 +206,9 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See :class:`asyncio.Protocol`."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's are of its own class
+        if self.state is State.CLOSING:  # it was over before its TLS handshake was
+            transport.abort()  # type: ignore[attr-defined]
+            return
         transport.set_write_buffer_limits(high=self._rules.limits.write_buffer)  # type: ignore[attr-defined]
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the protocol's shape
@@ -259,10 +262,6 @@ class Session(asyncio.Protocol):
     def transport(self) -> asyncio.Transport | None:
         """The client's transport; None when it is gone."""
         return self._transport
-
-    def start_secured(self) -> None:
-        """Begin with TLS (an ldaps:// listener): nothing is taken before."""
-        self._wait_for_tls()
 
     def secured_by(self, transport: asyncio.Transport) -> None:
         """The TLS handshake is done, and ``transport`` carries what is inside."""

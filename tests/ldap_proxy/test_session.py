@@ -833,16 +833,14 @@ def test_an_unbind_in_clear_is_quiet() -> None:
     assert stage.malformed == []
 
 
-def test_an_ldaps_listener_takes_nothing_before_the_handshake() -> None:
-    """What came with it waits, and passes as protected."""
+def test_a_connection_that_was_over_before_its_handshake_is_hung_up() -> None:
+    """An ldaps:// listener gives a session its transport when TLS is there; the door may have closed meanwhile."""
     stage = _tls(required=True)
 
-    stage.session.start_secured()
-    stage.session.data_received(search(3))
-    assert stage.upstreams.links == []
-    stage.session.secured_by(stage.transport)  # type: ignore[arg-type]
+    stage.session.dismiss()
+    stage.session.connection_made(stage.transport)  # type: ignore[arg-type]
 
-    assert stage.sent() == [search(3)]
+    assert stage.transport.closed
 
 
 # -- back-pressure and time ---------------------------------------------------------------------------------------------------
