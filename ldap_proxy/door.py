@@ -141,9 +141,9 @@ class LdapDoor:
         """
         check_files(settings)
         before, self.settings = self.settings, settings
-        if settings.upstream != before.upstream:
-            self.upstreams.reload(settings.upstream)
-        # Also where they did not change: a reload is how an administrator has mfad forget what the directory said.
+        # Also where they did not change: a certificate may have been renewed in its file, and a reload is how an administrator
+        # has mfad forget what the directory said.
+        self.upstreams.reload(settings.upstream)
         self._lookups.reload(settings.lookup)
         if (settings.applications, settings.mapping, settings.confirm) != (
             before.applications, before.mapping, before.confirm

@@ -888,6 +888,24 @@ def test_a_certificate_that_cannot_be_used_is_said_before_anything_else(ca: Auth
             Upstreams(upstream_settings(server, **more), monotonic=time.monotonic, limits=LIMITS)
 
 
+def test_a_reload_reads_the_files_again(tmp_path: Path, ca: Authority, other_ca: Authority, certificate: Certificate) -> None:
+    """Under the same settings: a CA or a certificate is renewed in its place."""
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(other_ca.path.read_bytes())
+
+    async def main() -> None:
+        async with directory(tls=server_tls(certificate), ldaps=True) as one:
+            settings = tls_settings(one, "ldaps", ca_file=ca_file)
+            async with upstreams(settings, started=False) as all_of_them:
+                assert isinstance(await connect(all_of_them), NoUpstream)
+                ca_file.write_bytes(ca.path.read_bytes())
+                assert isinstance(await connect(all_of_them), NoUpstream)
+                all_of_them.reload(settings)
+                (await linked(all_of_them)).close()
+
+    run(main())
+
+
 REFUSALS = {
     "protocol error": build_extended_response(1, 2),
     "unavailable": build_extended_response(1, 52),
