@@ -6,7 +6,10 @@ set -eu
 build="python3 python3-venv gcc libc6-dev make libpam0g-dev"
 test="$build git clang libclang-rt-14-dev valgrind openssh-server openssh-client sudo passwd iproute2 util-linux faketime
  pamtester libpam-google-authenticator libpam-oath sqlite3 slapd ldap-utils freeradius freeradius-utils freeradius-python3
- libpam-radius-auth openvpn openvpn-auth-radius radsecproxy eapoltest libssl-dev libevent-dev"
+ libpam-radius-auth openvpn openvpn-auth-radius radsecproxy eapoltest libssl-dev libevent-dev
+ apache2 php-cli php-ldap python3-ldap python3-bonsai nslcd"
+# Installed, this one puts itself into the PAM stacks of the machine: it is only unpacked, for the test that logs in by it.
+unpacked=libpam-ldapd
 
 case "${1:-}" in
 build) wanted=$build ;;
@@ -19,12 +22,24 @@ command -v dpkg-query >/dev/null || {
     exit 1
 }
 
+unpack() {
+    place=build/$unpacked
+    if [ "$1" != test ] || [ -e "$place/done" ]; then return; fi
+    echo "Unpacking: $unpacked"
+    mkdir -p "$place"
+    (cd "$place" && apt-get download -q -o APT::Sandbox::User=root "$unpacked" && dpkg-deb -x "$unpacked"_*.deb . && touch done)
+}
+
 missing=""
 for package in $wanted; do
     state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
     [ "$state" = "install ok installed" ] || missing="$missing $package"
 done
-[ -z "$missing" ] && exit 0
+
+if [ -z "$missing" ]; then
+    unpack "$1"
+    exit 0
+fi
 
 if [ "$(id -u)" -ne 0 ]; then
     echo "Missing packages. Install them and try again:" >&2
@@ -43,3 +58,4 @@ fi
 apt-get update -q
 # shellcheck disable=SC2086  a list of words
 apt-get install -y -q --no-install-recommends $missing
+unpack "$1"

@@ -37,8 +37,12 @@ database mdb
 suffix "{base}"
 directory {directory}/database
 index uid eq
+{access}
+{overlays}
+"""
+_ACCESS = f"""
 access to attrs=userPassword by anonymous auth by * none
-access to * by dn.exact="{service}" read by self read by * none
+access to * by dn.exact="{SERVICE_DN}" read by self read by * none
 """
 _SERVICE = """dn: {dn}
 objectClass: organizationalRole
@@ -50,7 +54,8 @@ userPassword:: {password}
 class Slapd:
     """A directory in ``directory``. ``people`` are uid and password; ``more`` goes into slapd.conf before the database.
 
-    Everybody is ``uid=NAME,ou=people,dc=example,dc=org``. Nobody reads it but :data:`SERVICE_DN`.
+    Everybody is ``uid=NAME,ou=people,dc=example,dc=org``. Nobody reads it but :data:`SERVICE_DN`, unless ``access`` says
+    otherwise; ``overlays`` are lines behind it.
     """
 
     def __init__(
@@ -62,6 +67,8 @@ class Slapd:
         ca: Path | None = None,
         ldif: str = "",
         more: str = "",
+        access: str = _ACCESS,
+        overlays: str = "",
     ) -> None:
         self.directory = directory
         self.port, self.tls_port = _free_port(), _free_port()
@@ -75,11 +82,8 @@ class Slapd:
             tls += f"TLSCACertificateFile {ca}\n" if ca is not None else ""
         self._tls = certificate is not None
         self._configuration = directory / "slapd.conf"
-        self._configuration.write_text(
-            _CONFIGURATION.format(
-                schemas=SCHEMAS, modules=MODULES, directory=directory, tls=tls, more=more, base=BASE, service=SERVICE_DN
-            )
-        )
+        values = {"schemas": SCHEMAS, "modules": MODULES, "directory": directory, "base": BASE}
+        self._configuration.write_text(_CONFIGURATION.format(**values, tls=tls, more=more, access=access, overlays=overlays))
         entries = [
             f"dn: {BASE}\nobjectClass: dcObject\nobjectClass: organization\no: example\n",
             f"dn: {PEOPLE}\nobjectClass: organizationalUnit\n",
