@@ -395,19 +395,24 @@ def test_a_server_that_takes_connections_and_does_not_answer_is_dead(loop: str) 
 
 
 def test_a_server_that_falls_silent_is_noticed_over_the_kept_connection() -> None:
-    """Also when it has answered for long."""
+    """Also when it has answered for long: one connection for all checks, and no second try where nobody answers."""
 
     async def main() -> None:
         async with (
             directory() as one,
-            upstreams(upstream_settings(one.server, connect_timeout_s=0.5, health_interval_s=0.02)) as all_of_them,
+            upstreams(upstream_settings(one.server, connect_timeout_s=0.5)) as all_of_them,
         ):
-            await until(lambda: one.callers and len(one.callers[0].pdus) > 3)
+            for _ in range(3):
+                await until(lambda: not all_of_them._checks)
+                all_of_them._check_soon(all_of_them._servers[0])
+            await until(lambda: not all_of_them._checks)
             assert all_of_them.states()[0].healthy
-            assert len(one.callers) == 1  # one connection for all checks
 
             one.behave = silent
-            await until(lambda: not all_of_them.states()[0].healthy)
+            all_of_them._check_soon(all_of_them._servers[0])
+            await until(lambda: not all_of_them._checks)
+            assert not all_of_them.states()[0].healthy
+            assert len(one.callers) == 1
 
     run(main())
 
@@ -678,6 +683,24 @@ def test_who_calls_off_hears_nothing_and_leaves_nothing_open(loop: str) -> None:
                 await until(lambda: one.callers[0].ended)
                 assert not told
                 assert all_of_them.states() == [(str(one.server), True, 0)]
+
+    run(main(), loop)
+
+
+def test_who_calls_off_just_when_it_was_made_hears_nothing_either(loop: str) -> None:
+    """The connection takes leave."""
+
+    async def main() -> None:
+        async with directory() as one, upstreams(upstream_settings(one.server), started=False) as all_of_them:
+            told: list[Link | NoUpstream] = []
+            cancel = all_of_them.connect(Ear(), told.append)
+            (dial,) = all_of_them._dials
+            while not dial.done():  # noqa: ASYNC110  between its end and what comes of it
+                await asyncio.sleep(0)
+            cancel()
+            await until(lambda: one.callers and one.callers[0].ended)
+            assert bytes(one.callers[0].received) == UNBIND
+            assert not told
 
     run(main(), loop)
 
