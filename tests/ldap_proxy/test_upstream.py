@@ -820,6 +820,44 @@ def test_octets_go_both_ways_inside_tls(loop: str, way: str, ca: Authority, cert
     run(main("127.0.0.1"), loop)
 
 
+def test_back_pressure_works_inside_tls(loop: str, way: str, ca: Authority, certificate: Certificate) -> None:
+    """Full, drained, paused and resumed, as in clear."""
+
+    async def main() -> None:
+        reading = asyncio.Event()
+        answers = b"".join(build_extended_response(7, 0) for _ in range(3))
+
+        async def slow(caller: Caller) -> None:
+            await reading.wait()
+            caller.send(answers)
+
+        async with (
+            directory(lambda caller, *_: slow(caller), tls=server_tls(certificate), ldaps=way == "ldaps") as one,
+            upstreams(
+                tls_settings(one, way, ca_file=ca.path), limits=Limits(write_buffer=64 * 1024), started=False
+            ) as all_of_them,
+        ):
+            ear = Ear()
+            link = await linked(all_of_them, ear)
+            written = 0
+            while not ear.full:
+                link.write(build_extended_request(1, WHO_AM_I, bytes(32 * 1024)))
+                written += 1
+                await asyncio.sleep(0)
+            link.pause()
+            reading.set()
+            await until(lambda: ear.drained)
+            await until(lambda: len(one.callers[0].pdus) >= written)
+            assert (ear.full, ear.drained) == (1, 1)
+            assert not ear.heard
+
+            link.resume()
+            await until(lambda: len(ear.heard) == written * len(answers))
+            link.abort()
+
+    run(main(), loop)
+
+
 @pytest.mark.parametrize(
     ("case", "said"),
     [
