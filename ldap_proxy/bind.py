@@ -31,7 +31,7 @@ from ldap_proxy.message import BindRequest, Result, ResultCode
 from ldap_proxy.permits import Denied, Permits
 from ldap_proxy.remember import Remember
 from ldap_proxy.results import Answer, Outcome
-from ldap_proxy.settings import Application, Confirm, LdapDoorSettings, Listen, RememberMode
+from ldap_proxy.settings import Application, Confirm, LdapDoorSettings, RememberMode
 from ldap_proxy.states import Event
 from ldap_proxy.upstream import NoUpstream, Upstreams
 from mfa_core.model import Attempt, Door, FirstFactor, Grammar, Interaction, SplitMode
@@ -75,7 +75,7 @@ class Holder(Protocol):
     """The session, as its bind sees it."""
 
     source: str
-    listen: Listen
+    listener: str
     application: Application
     link_is_anonymous: bool
 
@@ -101,7 +101,7 @@ class Holder(Protocol):
         ...
 
 
-class _Way(enum.Enum):
+class _Way(enum.StrEnum):
     """How a bind is judged."""
 
     NONE = "none"
@@ -246,7 +246,7 @@ class Bind:
         if application.remember.mode is not RememberMode.OFF and user is not None and typed is not None:
             known = self._services.remember.recall(
                 application,
-                listener=str(session.listen),
+                listener=session.listener,
                 source=session.source,
                 user=self._services.gate.canonical(user),
                 typed=typed,
@@ -337,7 +337,7 @@ class Bind:
         ):
             self._services.remember.store(
                 application,
-                listener=str(session.listen),
+                listener=session.listener,
                 source=session.source,
                 user=self._services.gate.canonical(self._user),
                 typed=typed,
@@ -492,7 +492,7 @@ class Bind:
         elif found is exempt.YES:
             if request.password is not None:
                 self._services.guessing.succeeded(session.source, request.name, request.password)
-            self._grant(Answer(ResultCode.SUCCESS, "", Outcome.EXEMPT, self._way.value))
+            self._grant(Answer(ResultCode.SUCCESS, "", Outcome.EXEMPT, str(self._way)))
         else:
             self._services.guessing.failed(session.source)
             self._refuse(self._refused("identity_not_exempt"))
@@ -574,13 +574,13 @@ class Bind:
             services.journal.write(
                 kind="bind",
                 event=self._event_id,
-                listener=str(session.listen),
+                listener=session.listener,
                 application=session.application.name,
                 source=session.source,
                 dn=self._request.name.decode("utf-8", "backslashreplace"),
                 user=self._user or "",
-                way=self._way.value,
-                outcome=answer.outcome.value,
+                way=str(self._way),
+                outcome=str(answer.outcome),
                 reason=str(answer.reason),
                 code=int(answer.code),
                 server=session.server,

@@ -172,6 +172,7 @@ class LdapServer:
         self._events: dict[str, int] = {}
         self._binds: dict[tuple[str, str], int] = {}
         self._bind_seconds: dict[tuple[str, str], float] = {}
+        self._names: dict[Listen, str] = {}
         self._malformed: dict[str, None] = {}
         self._malformed_count = 0
         self._told_at = 0.0
@@ -262,6 +263,10 @@ class LdapServer:
 
     # -- the sessions' host ---------------------------------------------------------------------------------------------------
 
+    def name_of(self, listen: Listen) -> str:
+        """The listener as text."""
+        return self._names.setdefault(listen, str(listen))
+
     def can_secure(self) -> bool:
         """Whether there is a certificate for StartTLS."""
         return self._context is not None
@@ -312,7 +317,7 @@ class LdapServer:
 
     def count_bind(self, application: str, outcome: Outcome, seconds: float) -> None:
         """Count how a bind ended."""
-        key = (application, outcome.value)
+        key = (application, str(outcome))
         self._binds[key] = self._binds.get(key, 0) + 1
         self._bind_seconds[key] = self._bind_seconds.get(key, 0.0) + seconds
 

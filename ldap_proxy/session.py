@@ -103,6 +103,10 @@ class Host(Protocol):
 
     rules: Rules
 
+    def name_of(self, listen: Listen) -> str:
+        """The listener as text: one for all of its connections."""
+        ...
+
     def can_secure(self) -> bool:
         """Whether there is a certificate for StartTLS."""
         ...
@@ -135,12 +139,13 @@ class Session(asyncio.Protocol):
         "_abandoned", "_begun_at", "_begun_left", "_bind", "_cancel_dial", "_client_full", "_discard", "_held", "_host", "_in",
         "_later", "_limit", "_link", "_need", "_no_upstream", "_outstanding", "_paused", "_permits", "_plain", "_quiet_since",
         "_rest", "_rules", "_sasl", "_scan", "_tail", "_taking", "_transport", "_up", "_up_need", "_up_rest", "active",
-        "application", "exempt", "link_is_anonymous", "listen", "origin", "secured", "source", "state",
+        "application", "exempt", "link_is_anonymous", "listen", "listener", "origin", "secured", "source", "state",
     )  # fmt: skip
 
     def __init__(self, host: Host, listen: Listen, source: str, *, secured: bool) -> None:
         self._host = host
         self.listen = listen
+        self.listener = host.name_of(listen)
         self.source = source
         """An address literal; "" for a local socket."""
         self.origin: object = None
@@ -194,7 +199,7 @@ class Session(asyncio.Protocol):
         self._look_at_rules()
 
     def _look_at_rules(self) -> None:
-        """Take what holds now: at the beginning, and at every bind, so that a reload reaches connections that stay."""
+        """Take what holds now: at the beginning, and at a bind after a reload, which reaches connections that stay so."""
         rules = self._host.rules
         self._rules = rules
         self.application = rules.application_of(self.source, self.listen)
@@ -588,7 +593,8 @@ class Session(asyncio.Protocol):
 
     def _begin_bind(self, pdu: bytes) -> None:
         request = message.parse_bind(pdu)
-        self._look_at_rules()
+        if self._rules is not self._host.rules:
+            self._look_at_rules()
         denied = self._permits.controls(message.control_oids(request.controls), exempt=False)
         self._sasl = ""
         self._move(Event.BIND)

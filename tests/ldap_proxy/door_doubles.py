@@ -338,6 +338,10 @@ class Stage:
 
     # What the session sees of the server
 
+    def name_of(self, listen: Listen) -> str:
+        """As it is."""
+        return str(listen)
+
     def can_secure(self) -> bool:
         """Whether the settings have a certificate."""
         return self.settings.tls is not None
