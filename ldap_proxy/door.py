@@ -143,7 +143,7 @@ class LdapDoor:
         before, self.settings = self.settings, settings
         # Also where they did not change: a certificate may have been renewed in its file, and a reload is how an administrator
         # has mfad forget what the directory said.
-        self.upstreams.reload(settings.upstream)
+        self.upstreams.reload(settings.upstream, settings.limits)
         self._lookups.reload(settings.lookup)
         if (settings.applications, settings.mapping, settings.confirm) != (
             before.applications, before.mapping, before.confirm

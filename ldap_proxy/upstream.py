@@ -213,13 +213,15 @@ class Upstreams:
             server.sweep(after_s=0.0)
         await asyncio.sleep(0)
 
-    def reload(self, settings: UpstreamSettings) -> None:
-        """Take over new settings; connections in use stay where they are.
+    def reload(self, settings: UpstreamSettings, limits: Limits | None = None) -> None:
+        """Take over new settings, and limits where there are some; connections in use stay where they are.
 
         Raises: ConfigurationError, when a file cannot be used; the old settings hold then.
         """
         self._tls = upstream_tls(settings)
         self._settings = settings
+        if limits is not None:
+            self._limits = limits
         known = {one.server: one for one in self._servers}
         self._servers = [
             known.pop(server) if server in known else _Server(server, monotonic=self._monotonic) for server in settings.servers

@@ -5,6 +5,7 @@ Room rule: choices of parts for this door. Settings are mapped in :mod:`ldap_pro
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -52,8 +53,10 @@ def make_room_for_connections(settings: LdapDoorSettings) -> None:
     needed = FILES_PER_CLIENT * settings.limits.connections + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with contextlib.suppress(OSError, ValueError):  # a container may forbid it: then it is told below
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
     if soft < needed:
         log.warning(
             "LDAP door: %d connections need %d open files, and this process may have %d; raise LimitNOFILE of its unit "

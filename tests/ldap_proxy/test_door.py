@@ -197,6 +197,24 @@ def test_those_who_guess_are_not_forgiven_by_a_reload(tmp_path: Path) -> None:
     run(door, work)
 
 
+def test_new_limits_hold_on_both_sides(tmp_path: Path) -> None:
+    wanted = settings(None)
+    door = door_of(wanted)
+
+    async def work(address: tuple[str, int]) -> None:
+        limits = replace(wanted.limits, connections=1, write_buffer=65_536)
+        door.reload(replace(wanted, limits=limits))
+        assert door.server.rules.limits is limits
+        assert door.upstreams._limits is limits
+        _, first = await asyncio.open_connection(*address)
+        second_reads, second = await asyncio.open_connection(*address)
+        assert b"too many connections" in await second_reads.read()
+        for writer in (first, second):
+            writer.close()
+
+    run(door, work)
+
+
 @pytest.mark.parametrize("which", ["tls", "upstream"])
 def test_a_reload_with_a_certificate_that_cannot_be_used_changes_nothing(tmp_path: Path, which: str) -> None:
     wanted = settings(None)

@@ -397,3 +397,16 @@ def test_room_for_connections_is_made_or_missed_aloud(
 
     assert limits["now"] == then
     assert ("raise LimitNOFILE" in caplog.text) is told
+
+
+def test_a_container_that_forbids_more_room_is_told(
+    limits: dict[str, tuple[int, int]], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(resource, "setrlimit", forbidden)
+
+    make_room_for_connections(LdapDoorSettings((), UpstreamSettings(servers=())))
+
+    assert "this process may have 1024" in caplog.text
