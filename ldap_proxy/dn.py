@@ -208,10 +208,9 @@ def _folded(value: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise NotADn("a character that UTF-8 cannot carry") from None
-    # By character, because str.lower() writes the last sigma of a word in another way than the others, and composed before and
-    # after, because a small letter may compose where its capital did not.
-    lowered = "".join([character.lower() for character in unicodedata.normalize("NFC", value)])
-    return _squeezed(unicodedata.normalize("NFC", lowered))
+    # By character, because str.lower() writes the last sigma of a word in another way than the others; composed afterwards,
+    # because a small letter may compose where its capital does not (omega with a perispomeni).
+    return _squeezed(unicodedata.normalize("NFC", "".join([character.lower() for character in value])))
 
 
 def _squeezed(value: str) -> str:

@@ -82,7 +82,6 @@ def _check_elements(header: bytes, at: int) -> None:
 
     Raises: Malformed.
     """
-    summed = False
     while at < len(header):
         if at + 3 > len(header):
             raise Malformed(f"{len(header) - at} octets at the end of a PROXY header, expected a type and a length")
@@ -92,11 +91,10 @@ def _check_elements(header: bytes, at: int) -> None:
             raise Malformed(f"an element of a PROXY header that ends {at - len(header)} octets after it")
         if kind != _CRC32C:
             continue
-        if summed or at - value != 4:
-            raise Malformed("a PROXY header with a checksum that is not one of 4 octets")
+        if at - value != 4:
+            raise Malformed(f"a PROXY header with a checksum of {at - value} octets, expected 4")
         if crc32c(header[:value] + bytes(4) + header[at:]) != int.from_bytes(header[value:at], "big"):
             raise Malformed("a PROXY header whose checksum does not fit")
-        summed = True
 
 
 def _crc32c_row(octet: int) -> int:

@@ -156,6 +156,7 @@ def test_every_way_to_write_a_value_names_the_same(rdns: list[tuple[str, str, in
 @example("ΐ")
 @example("İ")
 @example("ΣΑΣ")
+@example("\u2126\u0342")
 def test_capitals_and_small_letters_compare_by_character(value: str) -> None:
     """The small letter of each character, composed: neither the place in a word nor the neighbours matter."""
     if not value.strip(" "):

@@ -273,6 +273,17 @@ def test_a_bind_that_was_built_is_read_as_it_was_meant(message_id: int, name: by
     assert built == message.message(message_id, message.BIND_REQUEST, content, controls)
 
 
+@pytest.mark.parametrize("controls", [b"", CONTROL], ids=["without", "with"])
+def test_a_bind_of_any_size_has_the_shortest_lengths(controls: bytes) -> None:
+    """Around the sizes where a length needs another octet, one by one."""
+    for size in (*range(60, 160), *range(225, 270)):
+        for message_id in (1, 127, 128):
+            content = b"\x02\x01\x03" + wrapped(0x04, b"uid=a") + wrapped(0x80, bytes(size))
+            expected = message.message(message_id, message.BIND_REQUEST, content, controls)
+            assert build_bind(message_id, b"uid=a", bytes(size), controls) == expected
+            assert plain(parse_bind(expected)) == (message_id, 3, b"uid=a", bytes(size), "", None, controls)
+
+
 @given(message_ids, st.binary(max_size=200), st.from_regex(r"[A-Z0-9_-]{0,20}", fullmatch=True), st.none() | octets_of_any_size)
 def test_a_sasl_bind_that_was_built_is_read_as_it_was_meant(
     message_id: int, name: bytes, mechanism: str, credentials: bytes | None
