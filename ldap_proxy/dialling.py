@@ -12,6 +12,7 @@ import enum
 import errno
 import ipaddress
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -78,14 +79,14 @@ class Addresses:
         host, port = self._server.host, self._server.port
         try:
             answer = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as err:
+        except (OSError, UnicodeError) as err:  # the latter for what cannot be a name (RFC 3490)
             if self._found:
                 # A resolver that is away must not take the directory with it.
-                log.warning("%s cannot be looked up (%s); its last addresses stay in use", host, err.strerror)
+                log.warning("%s cannot be looked up (%s); its last addresses stay in use", host, _strerror(err))
                 self._until = self._monotonic() + RESOLVED_S
                 return self._found
             raise DialFailed(
-                f"the name {host} cannot be looked up: {err.strerror}", cure=f"see `getent hosts {host}`", stage=Stage.NAME
+                f"the name {host} cannot be looked up: {_strerror(err)}", cure=f"see `getent hosts {host}`", stage=Stage.NAME
             ) from err
         self._found = tuple(dict.fromkeys(str(address[0]) for *_, address in answer))
         self._until = self._monotonic() + RESOLVED_S
@@ -135,12 +136,20 @@ async def dial(
         except WrongCertificate as err:
             transport.abort()
             raise _tls_failed(err, Stage.PIN) from err
-    set_socket_options(transport)
+    try:
+        set_socket_options(transport)
+    except OSError as err:
+        transport.abort()
+        raise _ended_at_once() from err
     link.use(transport, write_buffer)
     if not link.is_open:
-        cure = "see its log: it may take no more connections, or none from here"
-        raise DialFailed("it ended the connection at once", cure=cure, stage=Stage.CONNECTION)
+        raise _ended_at_once()
     return link
+
+
+def _ended_at_once() -> DialFailed:
+    cure = "see its log: it may take no more connections, or none from here"
+    return DialFailed("it ended the connection at once", cure=cure, stage=Stage.CONNECTION)
 
 
 _TOO_LATE = {
@@ -226,20 +235,19 @@ class _Dialling:
         plain = await self.connect(lambda: asking)
         try:
             self.stage = Stage.START_TLS
-            set_socket_options(plain)
             plain.write(_START_TLS_REQUEST)
             await asking.answered
             self.stage = Stage.TLS
             plain.set_protocol(link)
-            try:
-                secured = await self._loop.start_tls(
-                    plain, link, tls.context, server_hostname=self._server.host, ssl_shutdown_timeout=SHUTDOWN_S
-                )
-            except OSError as err:
-                raise _tls_failed(err) from err
+            secured = await self._loop.start_tls(
+                plain, link, tls.context, server_hostname=self._server.host, ssl_shutdown_timeout=SHUTDOWN_S
+            )
             if secured is None:
                 # What the loop gives where the connection ended under its hands.
                 raise _tls_failed(ConnectionResetError())
+        except (OSError, RuntimeError) as err:  # the latter is what uvloop says of a connection that has just ended
+            plain.abort()
+            raise _tls_failed(err) from err
         except BaseException:
             plain.abort()
             raise
@@ -306,9 +314,8 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _strerror(err: OSError) -> str:
-    if err.errno is not None and err.errno > 0:
-        import os
-
-        return os.strerror(err.errno)
-    return str(err.strerror or err)
+def _strerror(err: OSError | UnicodeError) -> str:
+    # The loops put words of their own into strerror; a negative number is the resolver's.
+    if isinstance(err, OSError):
+        return os.strerror(err.errno) if err.errno is not None and err.errno > 0 else str(err.strerror or err)
+    return str(err)

@@ -232,6 +232,10 @@ class Upstreams:
         for server in known.values():
             server.leave()
             self._left.append(server)
+        if self._watch is not None:
+            # What was wrong may have been mended by this.
+            for server in self._servers:
+                self._check_soon(server)
         self._stock_up()
 
     def states(self) -> list[ServerState]:
@@ -299,6 +303,12 @@ class Upstreams:
         self._begin_next()
         if task.cancelled():
             self._tell(request, NoUpstream("mfad is stopping"))
+            return
+        bug = task.exception()
+        if bug is not None:
+            # One client's trouble: he must not wait for ever because of it.
+            log.error("a connection to the directory could not be made", exc_info=bug)
+            self._tell(request, NoUpstream("an internal error", cure="report what stands in the log"))
             return
         self._tell(request, task.result())
 

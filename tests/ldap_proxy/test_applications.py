@@ -29,6 +29,7 @@ ALL = Applications(
         application("local", listens=(LOCAL,)),
         application("inside", listens=(SECURE,)),
         application("said nothing"),
+        application("host again", "10.1.2.3"),
     ]
 )
 
@@ -52,7 +53,7 @@ ALL = Applications(
     ],
 )
 def test_the_longest_prefix_wins_and_then_the_listener(source: str, listen: Listen, name: str) -> None:
-    """Whom nobody knows has the door's own settings, which nothing else chooses."""
+    """Of two alike the first; whom nobody knows has the door's own settings, which nothing else chooses."""
     assert [ALL.find(source, listen).name for _ in range(2)] == [name] * 2
 
 

@@ -592,17 +592,18 @@ def test_a_name_with_several_addresses_is_tried_at_each() -> None:
     run(main())
 
 
-def test_a_name_that_does_not_exist_is_said_to() -> None:
-    """RFC 6761 section 6.4: nobody has a name under .invalid."""
+@pytest.mark.parametrize("name", ["directory.invalid", "a..b", "x" * 64 + ".example.org"])
+def test_a_name_that_does_not_exist_is_said_to(loop: str, name: str) -> None:
+    """RFC 6761 section 6.4: nobody has a name under .invalid; nor one that is none."""
 
     async def main() -> None:
-        settings = upstream_settings(Server(Scheme.LDAP, "directory.invalid", 389))
+        settings = upstream_settings(Server(Scheme.LDAP, name, 389))
         async with upstreams(settings, started=False) as all_of_them:
             found = await connect(all_of_them)
             assert isinstance(found, NoUpstream)
             assert "cannot be looked up" in str(found)
 
-    run(main())
+    run(main(), loop)
 
 
 def test_ldapi(loop: str, tmp_path: Path) -> None:
