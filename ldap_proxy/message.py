@@ -65,6 +65,10 @@ MAX_CONTROLS: Final = 100
 """Of one message. Clients send a handful; half a million empty ones fit into a message of 4 MB."""
 _OID_MAX: Final = 256
 _NUMERIC_OID: Final = re.compile(rb"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+")  # RFC 4512 section 1.4
+_MECHANISM: Final = re.compile(rb"[A-Za-z0-9_-]{1,20}")  # RFC 4422 section 3.1, and small letters, which servers take
+_ATTRIBUTE: Final = re.compile(  # RFC 4512 section 2.5, and the "_" and "=" that Active Directory has in names and options
+    rb"(?:[A-Za-z][A-Za-z0-9_-]*|(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+)(?:;[A-Za-z0-9_=-]+)*"
+)
 _FINAL_TAGS: Final = frozenset(FINAL.values())
 _VERSION_3: Final = b"\x02\x01\x03"
 
@@ -126,8 +130,8 @@ class BindRequest(NamedTuple):
     """RFC 4511 section 4.2. ``name`` is as the client wrote it; ``controls`` are their element, or empty.
 
     ``password`` is that of a simple bind. When it is None, ``mechanism`` names that of SASL. An empty mechanism is one that
-    nobody may support (section 4.2.1), and stands too for a choice of authentication that we do not know: both are to be
-    answered authMethodNotSupported.
+    nobody may support (section 4.2.1), and stands too for what is no name of a mechanism and for a choice of authentication
+    that we do not know: all are to be answered authMethodNotSupported.
     """
 
     message_id: int
@@ -203,10 +207,7 @@ def parse_bind(pdu: bytes) -> BindRequest:
             raise Malformed(f"an authentication with the tag 0x{choice:02x}, expected one of its context")
         return BindRequest(message_id, version, name, None, controls=controls)
     start, at = expect(pdu, start, end, 0x04)
-    try:
-        mechanism = pdu[start:at].decode("ascii")  # RFC 4422 section 3.1: capitals, digits, hyphen and underscore
-    except UnicodeDecodeError:
-        raise Malformed("a mechanism that is not ASCII") from None
+    mechanism = pdu[start:at].decode("ascii") if _MECHANISM.fullmatch(pdu, start, at) else ""
     credentials = None
     if at != end:
         start, at = expect(pdu, at, end, 0x04)
@@ -298,7 +299,10 @@ def control_oids(controls: bytes) -> tuple[tuple[str, bool], ...]:
 
 
 def compare_attribute(pdu: bytes) -> str:
-    """The attribute description that a CompareRequest names, as it is written (RFC 4511 section 4.10). Raises: Malformed."""
+    """The attribute description that a CompareRequest names, as it is written (RFC 4511 section 4.10).
+
+    Raises: Malformed, also for what is no description: a directory that passes over a blank must not find a name we missed.
+    """
     _, at, end = _opened(pdu, COMPARE_REQUEST)
     _, at = expect(pdu, at, end, 0x04)
     inner, at = expect(pdu, at, end, 0x30)
@@ -309,7 +313,9 @@ def compare_attribute(pdu: bytes) -> str:
     _, inner = expect(pdu, inner, end, 0x04)
     if inner != end:
         raise Malformed(f"{end - inner} octets after the value of a compare")
-    return _description(description)
+    if _ATTRIBUTE.fullmatch(description) is None:
+        raise Malformed(f"an attribute description of {len(description)} octets that is not as RFC 4512 has it")
+    return description.decode("ascii")
 
 
 def abandoned(pdu: bytes) -> int:
@@ -331,7 +337,11 @@ def parse_entry(pdu: bytes) -> tuple[bytes, dict[str, list[bytes]]]:
     while at < stop:
         inner, at = expect(pdu, at, stop, 0x30)
         start, inner = expect(pdu, inner, at, 0x04)
-        values = attributes.setdefault(_description(pdu[start:inner]).lower(), [])
+        try:
+            description = pdu[start:inner].decode("ascii").lower()
+        except UnicodeDecodeError:
+            raise Malformed("an attribute description that is not ASCII") from None
+        values = attributes.setdefault(description, [])
         inner, after = expect(pdu, inner, at, 0x31)
         if after != at:
             raise Malformed(f"{at - after} octets after the values of an attribute")
@@ -348,14 +358,6 @@ def _oid(octets: bytes) -> str:
     if len(octets) > _OID_MAX or _NUMERIC_OID.fullmatch(octets) is None:
         raise Malformed(f"an object identifier of {len(octets)} octets that is not dotted numbers")
     return octets.decode("ascii")
-
-
-def _description(octets: bytes) -> str:
-    """An AttributeDescription (RFC 4512 section 2.5), which is ASCII."""
-    try:
-        return octets.decode("ascii")
-    except UnicodeDecodeError:
-        raise Malformed("an attribute description that is not ASCII") from None
 
 
 # -- writing ------------------------------------------------------------------------------------------------------------------

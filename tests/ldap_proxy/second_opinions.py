@@ -7,6 +7,7 @@ message that we read, though, it must be the same one.
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 from typing import Any, NamedTuple
@@ -115,7 +116,7 @@ def sansldaps(octets: bytes) -> View | None:
         case BindRequest(authentication=SimpleCredential() as simple):
             body = (read.version, read.name.encode(), simple.password.encode(), "", None)
         case BindRequest(authentication=SaslCredential() as sasl):
-            body = (read.version, read.name.encode(), None, sasl.mechanism, sasl.credentials)
+            body = (read.version, read.name.encode(), None, _mechanism(sasl.mechanism), sasl.credentials)
         case ExtendedRequest():
             body = (read.name,)
         case SearchResultEntry():
@@ -131,6 +132,11 @@ def sansldaps(octets: bytes) -> View | None:
                 read.server_sasl_creds if isinstance(read, BindResponse) else None,
             )
     return View(read.message_id, tag, body, tuple((one.control_type, one.critical) for one in read.controls))
+
+
+def _mechanism(name: str) -> str:
+    """A mechanism; what is none of RFC 4422 has no name with us."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]{1,20}", name) else ""
 
 
 def _octets(value: Any) -> bytes | None:
@@ -159,7 +165,7 @@ def _view(read: Any) -> View:
         if choice == "simple":
             body = (*body[:2], bytes(chosen), "", None)
         elif choice == "sasl":
-            body = (*body[:2], None, bytes(chosen["mechanism"]).decode(), _octets(chosen["credentials"]))
+            body = (*body[:2], None, _mechanism(bytes(chosen["mechanism"]).decode()), _octets(chosen["credentials"]))
     elif kind == "extendedReq":
         body = (bytes(operation["requestName"]).decode(),)
     elif kind == "compareRequest":

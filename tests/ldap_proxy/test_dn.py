@@ -170,7 +170,7 @@ def test_capitals_and_small_letters_compare_by_character(value: str) -> None:
 @pytest.fixture(scope="module")
 def libldap() -> Iterator[Judge]:
     """OpenLDAP's ldap_str2dn, in a process of the system's Python."""
-    must_have(SYSTEM_PYTHON)
+    must_have(SYSTEM_PYTHON, "/usr/lib/python3/dist-packages/ldap/dn.py")  # Debian's python3-ldap
     script = Path(__file__).with_name("libldap_names.py")
     with subprocess.Popen(
         [SYSTEM_PYTHON, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
