@@ -42,6 +42,7 @@ _QUEUE: Final = 1
 _UPSTREAM: Final = 2
 _HANDSHAKE: Final = 4
 _CLIENT: Final = 8
+_LATER: Final = 16
 
 _WAIT: Final = -1
 """More octets of this message are needed."""
@@ -186,7 +187,8 @@ class Session(asyncio.Protocol):
         self._cancel_dial: Callable[[], None] | None = None
         self._no_upstream = False
         self.link_is_anonymous = True
-        self._up = b""
+        self._up: bytearray | None = None
+        """Octets that are not dealt with yet: their message is not complete."""
         self._up_need = 0
         self._up_rest = 0
         """Octets that are still to come of a message whose beginning the client has."""
@@ -689,7 +691,7 @@ class Session(asyncio.Protocol):
         if link is not None:
             link.abort()
         self.link_is_anonymous = True
-        self._up, self._up_need = b"", 0
+        self._up, self._up_need = None, 0
         self._abandoned = None
         self._resume(_UPSTREAM)
         if self._up_rest:
@@ -710,7 +712,7 @@ class Session(asyncio.Protocol):
             self._end(message.notice_of_disconnection(DIRECTORY_AWAY.code, DIRECTORY_AWAY.text), DIRECTORY_AWAY.reason)
             return
         self.link_is_anonymous = True
-        self._up, self._up_need, self._abandoned = b"", 0, None
+        self._up, self._up_need, self._abandoned = None, 0, None
         self._resume(_UPSTREAM)
         self._move(Event.UPSTREAM_LOST)
         self._settle()
@@ -728,12 +730,13 @@ class Session(asyncio.Protocol):
     def upstream_data(self, data: bytes) -> None:
         """Octets of the directory."""
         self.active = True
-        if self._up:
-            data = self._up + data
-            if len(data) < self._up_need:
-                self._up = data
+        waiting = self._up
+        if waiting is not None:
+            waiting += data
+            if len(waiting) < self._up_need:
                 return
-            self._up, self._up_need = b"", 0
+            data = bytes(waiting)
+            self._up, self._up_need = None, 0
         transport = self._transport
         if transport is None:
             return
@@ -785,7 +788,7 @@ class Session(asyncio.Protocol):
             self._up_rest = at - size
         else:
             if at < size:
-                self._up = data[at:]
+                self._up = bytearray(data[at:])
             if self._later:
                 self._say_later()
         if self._held & _OPERATIONS and len(outstanding) < self._rules.limits.operations:
@@ -838,6 +841,8 @@ class Session(asyncio.Protocol):
         """Send an answer of ours; not into the middle of one of the directory's."""
         if self._up_rest:
             self._later += octets
+            if len(self._later) > self._rules.limits.queued:
+                self._pause(_LATER)
         elif self._transport is not None and self.state is not State.CLOSING:
             self._transport.write(octets)
 
@@ -845,6 +850,7 @@ class Session(asyncio.Protocol):
         octets, self._later = self._later, b""
         if octets and self._transport is not None:
             self._transport.write(octets)
+            self._resume(_LATER)
 
     def _malformed(self, err: Malformed, whose: str) -> None:
         """RFC 4511 section 4.1.1: the stream cannot be followed any more."""
@@ -872,7 +878,7 @@ class Session(asyncio.Protocol):
             link.abort()
         self._in = None
         self._rest = self._tail = 0
-        self._up, self._outstanding, self._abandoned = b"", {}, None
+        self._up, self._outstanding, self._abandoned = None, {}, None
         transport = self._transport
         if transport is not None and not transport.is_closing():
             if notice is not None and not self._up_rest and not self._held & _TLS:

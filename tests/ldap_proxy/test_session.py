@@ -357,6 +357,23 @@ def test_a_refusal_waits_for_the_end_of_a_message_of_the_directory() -> None:
     assert codes(told[1:]) == [(8, 0x6F, ResultCode.UNWILLING_TO_PERFORM)]
 
 
+def test_refusals_that_wait_are_bounded() -> None:
+    """The client is not read while too many of them wait for a long message of the directory."""
+    stage = Stage(door_settings(limits=Limits(queued=1000)))
+    stage.client(search(7))
+    octets = entry(7, 500)
+    stage.session.upstream_data(octets[:100])
+
+    for number in range(8, 100):
+        if stage.transport.reading:
+            stage.session.data_received(compare(number, b"userPassword"))
+    assert len(stage.session._later) < 1200
+    stage.session.upstream_data(octets[100:])
+
+    assert stage.transport.reading
+    assert stage.told()[0] == octets
+
+
 def test_half_an_answer_that_can_never_be_whole_ends_the_connection() -> None:
     """A bind is refused while the client has half a message of a directory that is left for it."""
     stage = Stage().bound()
