@@ -153,12 +153,9 @@ class Names:
                 return Who(dn, None, octets)
 
     def _from_leaf(self, dn: Dn) -> str | None:
-        for wanted in self._types:
-            values = [value for kind, value in dn.leaf if kind == wanted]
-            if values:
-                # uid=a+uid=b is two users, and so none.
-                return values[0] if len(values) == 1 else None
-        return None
+        # A type stands there once: uid=a+uid=b is no DN.
+        leaf = dict(dn.leaf)
+        return next((leaf[wanted] for wanted in self._types if wanted in leaf), None)
 
 
 def _type_of(attribute: str) -> str:
