@@ -36,10 +36,11 @@ module: ## Build pam_mfa.so
 	@packaging/prerequisites.sh build
 	@$(MAKE) -s -C $(MODULE) all
 
-fuzz: $(VENV)/test ## Fuzz the module against the bytes of the daemon, and the RADIUS and LDAP codecs, ten minutes each
+fuzz: $(VENV)/test ## Fuzz the module against the bytes of the daemon, the RADIUS and LDAP codecs, and LDAP sessions, five to ten minutes each
 	$(MAKE) -C $(MODULE) fuzz FUZZ_SECONDS=600
 	$(BIN)/python -m tests.fuzz.radius_wire_fuzz 600
 	$(BIN)/python -m tests.fuzz.ldap_wire_fuzz --seconds 150
+	$(BIN)/python -m tests.fuzz.ldap_session_fuzz --seconds 300
 
 soak: $(VENV)/test module ## Races with kill -9, fifty rounds
 	$(BIN)/python -m bench.race --rounds 50
