@@ -63,13 +63,10 @@ def _weak_at_ldap(config: Config) -> list[str]:
     if door is None:
         return []
     from ldap_proxy.configuration import build_ldap_settings, warnings
-    from ldap_proxy.server import tls_context
-    from ldap_proxy.upstream_tls import upstream_tls
+    from ldap_proxy.door import check_files
 
     settings = build_ldap_settings(config, door)
-    if settings.tls is not None:
-        tls_context(settings.tls)
-    upstream_tls(settings.upstream)
+    check_files(settings)
     return warnings(settings)
 
 
