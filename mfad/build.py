@@ -33,6 +33,7 @@ from mfa_runtime.store.database import Store
 from mfa_runtime.store.key_table import load_keyring
 from mfa_runtime.store.opening import open_store
 from mfa_runtime.verification import Rules, Verification
+from mfad.ldap import Settings as LdapSettingsOf
 from mfad.ldap import build_ldap_door
 from mfad.radius import build_radius_door
 from pam_mfa.server import PamDoor as PamServer
@@ -173,6 +174,7 @@ class Parts:
     radius: RadiusDoor | None
     ldap: LdapDoor | None
     primaries: dict[Door, OpenPrimary]
+    read_ldap: LdapSettingsOf
     radius_settings: RadiusDoorSettings | None = None
     """Of the RADIUS door where workers serve it, as they were last read."""
     started: Config = field(init=False)
@@ -201,7 +203,7 @@ class Parts:
         radius_settings = None if config.doors.radius is None else build_radius_settings(config, config.doors.radius)
         if radius_settings is not None and radius_settings.tls is not None:
             tls_context(radius_settings.tls)
-        ldap_settings = None if config.doors.ldap is None else build_ldap_settings(config, config.doors.ldap)
+        ldap_settings = None if config.doors.ldap is None else self.read_ldap(config, config.doors.ldap)
         if ldap_settings is not None:
             check_files(ldap_settings)
         primaries = build_primaries(config, self.store, self.ledger)
@@ -235,8 +237,12 @@ def _ldap_listen(config: Config) -> object:
     return None if door is None else (door.listen, door.workers)
 
 
-def build(config: Config, *, doors: frozenset[Door] = ALL_DOORS) -> Parts:
+def build(
+    config: Config, *, doors: frozenset[Door] = ALL_DOORS, read_ldap: LdapSettingsOf = build_ldap_settings
+) -> Parts:
     """Open the store and make every part, of the doors only those in ``doors``. Nothing listens yet.
+
+    ``read_ldap`` makes the LDAP door's settings, now and at each reload.
 
     Raises:
         ConfigurationError: the key or a setting cannot be used.
@@ -284,5 +290,5 @@ def build(config: Config, *, doors: frozenset[Door] = ALL_DOORS) -> Parts:
         radius = build_radius_door(config, config.doors.radius, gate=gate, groups=groups, keyring=lambda: ledger.keyring)
     ldap = None
     if config.doors.ldap is not None and Door.LDAP in doors:
-        ldap = build_ldap_door(config, config.doors.ldap, gate=gate)
-    return Parts(config, store, ledger, gate, enrolment, pam, radius, ldap, primaries)
+        ldap = build_ldap_door(read_ldap(config, config.doors.ldap), gate=gate)
+    return Parts(config, store, ledger, gate, enrolment, pam, radius, ldap, primaries, read_ldap)

@@ -10,11 +10,13 @@ import logging
 import os
 import resource
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 from ldap_proxy.configuration import build_ldap_settings, warnings
 from ldap_proxy.door import LdapDoor
 from ldap_proxy.server import Opened, open_sockets
-from ldap_proxy.settings import LdapDoorSettings, Listen, Scheme
+from ldap_proxy.settings import LdapDoorSettings, Listen, RememberSettings, Scheme
 from mfa_runtime.config import Config
 from mfa_runtime.config.ldap_door import LdapDoor as LdapSection
 from mfa_runtime.event_id import new_event_id
@@ -28,13 +30,27 @@ OTHER_FILES = 256
 log = logging.getLogger(__name__)
 
 
-def build_ldap_door(config: Config, section: LdapSection, *, gate: Gate) -> LdapDoor:
+Settings = Callable[[Config, LdapSection], LdapDoorSettings]
+
+
+def settings_among_others(config: Config, section: LdapSection) -> LdapDoorSettings:
+    """The settings of one process among several. Raises: ConfigurationProblems.
+
+    Nothing is remembered: what one process remembers the others do not know, and could not forget. The file that has a worker
+    read may say `workers: 1` by now, and `remember` with it; until the restart that this needs it does not hold.
+    """
+    settings = build_ldap_settings(config, section)
+    return replace(
+        settings, applications=tuple(replace(one, remember=RememberSettings()) for one in settings.applications)
+    )
+
+
+def build_ldap_door(settings: LdapDoorSettings, *, gate: Gate) -> LdapDoor:
     """Make the door. Nothing listens yet.
 
     Raises:
-        ConfigurationError: a DN, a secret or a certificate cannot be used.
+        ConfigurationError: a certificate cannot be used.
     """
-    settings = build_ldap_settings(config, section)
     for told in warnings(settings):
         log.warning("%s", told)
     make_room_for_connections(settings)

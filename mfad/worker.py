@@ -47,7 +47,7 @@ async def serve_worker(config: Config, load: Callable[[], Config], inherited: In
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     restrict_file_mode()
     with StateLock(config.state_dir).shared():
-        parts = build(config, doors=frozenset({inherited.door}))
+        parts = build(config, doors=frozenset({inherited.door}), read_ldap=ldap.settings_among_others)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stop.set)

@@ -331,6 +331,31 @@ def test_a_reload_reaches_every_process_and_a_stop_ends_them(shared: Door) -> No
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+def test_nothing_is_remembered_among_several_processes_whatever_a_reload_says(shared: Door) -> None:
+    """A refusal at one could not reach what another one remembers. `workers` needs a restart, and `remember` with it."""
+    shared.configure(workers=1, remember="apache", separator=";")
+    shared.mfad.reload()
+    assert "restart mfad for doors.ldap.listen" in shared.mfad.log()
+    wait_until(lambda: all(shared.log_in(shared.mfad.person(), ";") == OK for _ in range(4)), "both have read it")
+    for _ in range(3):
+        person = shared.mfad.person()
+        typed = f"{PASSWORD};{person.next_code()}"
+        assert [shared.bind(person.name, typed) for _ in range(3)] == [OK, INVALID_CREDENTIALS, INVALID_CREDENTIALS]
+
+
+def test_what_is_remembered_in_one_process_is_good_again(installed: Mfad, directory: Slapd, tmp_path: Path) -> None:
+    """The very text, from the same source; and it is counted."""
+    one = Door(tmp_path / "m", installed, directory, remember="apache")
+    try:
+        one.mfad.start()
+        person = one.mfad.person()
+        typed = f"{PASSWORD},{person.next_code()}"
+        assert [one.bind(person.name, typed) for _ in range(3)] == [OK] * 3
+        assert {"mfad_ldap_remember_hits_total 2.0", "mfad_ldap_remembered 1.0"} <= set(one.metrics())
+    finally:
+        one.mfad.close()
+
+
 def test_both_doors_have_their_processes(installed: Mfad, directory: Slapd, tmp_path: Path) -> None:
     """Neither takes the other's sockets."""
     one = Door(tmp_path / "m", installed, directory)
