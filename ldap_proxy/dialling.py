@@ -192,8 +192,10 @@ class _Dialling:
         why = DialFailed("no address", cure=_TOO_LATE[Stage.NAME], stage=Stage.NAME)
         for address in found:
             try:
+                if len(found) == 1:
+                    return await self._connect_to(address, factory, tls)
                 # Each has its share: an IPv6 that leads nowhere must not take the time of the IPv4 behind it.
-                async with asyncio.timeout(self._timeout_s / len(found) if len(found) > 1 else None):
+                async with asyncio.timeout(self._timeout_s / len(found)):
                     transport = await self._connect_to(address, factory, tls)
             except TimeoutError:
                 why = DialFailed(f"{self.stage.value} to {address} in time", cure=_TOO_LATE[self.stage], stage=self.stage)

@@ -406,16 +406,23 @@ class Upstreams:
     # -- health ---------------------------------------------------------------------------------------------------------------
 
     async def _keep_watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
             for server in (*self._servers, *self._left):
                 server.sweep()
             self._left = [one for one in self._left if one.links]
-            wanted = {one for one, _ in self._wanted()}
-            for server in self._servers:
-                server.clear_stock(before=self._monotonic() - WARM_S if server in wanted else None)
-                self._check_soon(server)
-            self._stock_up()
-            await asyncio.sleep(self._settings.health_interval_s)
+            if loop.time() >= due:
+                due = loop.time() + self._settings.health_interval_s
+                self._look_round()
+            await asyncio.sleep(min(LINGER_S, max(0.0, due - loop.time())))
+
+    def _look_round(self) -> None:
+        wanted = {one for one, _ in self._wanted()}
+        for server in self._servers:
+            server.clear_stock(before=self._monotonic() - WARM_S if server in wanted else None)
+            self._check_soon(server)
+        self._stock_up()
 
     def _check_soon(self, server: _Server) -> None:
         if server not in self._checks and not self._stopped:

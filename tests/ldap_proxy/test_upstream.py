@@ -29,7 +29,7 @@ from ldap_proxy.message import (
     parse_result,
 )
 from ldap_proxy.settings import Limits, Scheme, Server, UpstreamSettings, Verify
-from ldap_proxy.upstream import MAX_DIALS, NoUpstream, Upstreams
+from ldap_proxy.upstream import LINGER_S, MAX_DIALS, NoUpstream, Upstreams
 from ldap_proxy.upstream_probe import ProbeStep, Weight, probe
 from mfa_core.errors import ConfigurationError
 from tests.doubles import FakeClock
@@ -191,6 +191,37 @@ def test_a_directory_that_does_not_read_is_told_of(loop: str) -> None:
 
             assert (ear.full, ear.drained) == (1, 1)
             link.abort()
+
+    run(main(), loop)
+
+
+def test_a_directory_that_does_not_read_keeps_no_connection_for_ever(loop: str) -> None:
+    """What it is still to be sent when leave was taken is given up after a while."""
+
+    async def main() -> None:
+        clock = FakeClock()
+        never = asyncio.Event()
+
+        async def slow(caller: Caller) -> None:
+            await never.wait()
+
+        settings = Limits(write_buffer=64 * 1024)
+        async with directory() as one:
+            watching = upstream_settings(one.server, health_interval_s=0.02)
+            async with upstreams(watching, limits=settings, clock=clock) as all_of_them:
+                await until(lambda: one.callers and one.callers[0].pdus)
+                ear = Ear()
+                link = await linked(all_of_them, ear)
+                one.behave = lambda caller, *_: slow(caller)
+                for _ in range(24):  # more than the kernel takes for both sides
+                    link.write(build_extended_request(1, WHO_AM_I, bytes(1024 * 1024)))
+                assert ear.full
+                link.close()
+                await asyncio.sleep(0.1)
+                assert all_of_them.states()[0].connections == 1
+
+                clock.advance(LINGER_S + 1)
+                await until(lambda: all_of_them.states()[0].connections == 0)
 
     run(main(), loop)
 
