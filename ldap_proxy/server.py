@@ -15,6 +15,7 @@ import ssl
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +49,8 @@ _CERTIFICATES: Final = {
 
 log = logging.getLogger(__name__)
 
+_origin_of = lru_cache(maxsize=4096)(origin_of)
+"""Taking an address apart costs as much as a search; most connections come from few."""
 Opened = tuple[Listen, socket.socket]
 
 
@@ -346,8 +349,7 @@ class LdapServer:
                 transport.abort()
                 return
             source = str(peer[0]).partition("%")[0]
-            address = address_of(source)
-            if address is not None and any(address in network for network in self.rules.settings.proxy_protocol):
+            if self.rules.settings.proxy_protocol and self._is_balancer(source):
                 self._arriving[arrival] = asyncio.get_running_loop().time()
                 arrival.await_header(_taken_from(transport), source)
                 return
@@ -360,6 +362,10 @@ class LdapServer:
         else:
             transport.set_protocol(session)
             session.connection_made(transport)
+
+    def _is_balancer(self, source: str) -> bool:
+        address = address_of(source)
+        return address is not None and any(address in network for network in self.rules.settings.proxy_protocol)
 
     def introduced(self, opened: socket.socket, listen: Listen, source: str) -> None:
         """It is known for whom it comes, and what it sends from now on is the client's own: LDAP, or a TLS handshake."""
@@ -398,7 +404,7 @@ class LdapServer:
 
     def _admit(self, listen: Listen, source: str) -> Session | None:
         """A session for a connection; None where its address has enough of them."""
-        origin = origin_of(source) if source else None
+        origin = _origin_of(source) if source else None
         if origin is not None:
             count = self._by_origin.get(origin, 0)
             if count >= self.rules.limits.connections_per_source:
