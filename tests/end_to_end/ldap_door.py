@@ -9,13 +9,14 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.daemon import CROWD, Mfad, Person
+from tests.end_to_end.daemon import CROWD, FAR, Mfad, Person
 from tests.end_to_end.ldap_directory import (
     ADMIN,
     EXEMPT_GROUP,
@@ -140,6 +141,14 @@ class LdapDoor:
 def full(person: Person, *, separator: str = ",") -> str:
     """What somebody of the directory types: password and a code that is good now."""
     return f"{password_of(person.name)}{separator}{person.next_code()}"
+
+
+def wrong_guesses(person: Person, count: int) -> list[str]:
+    """The right password with different wrong codes: the same one again would be the same guess."""
+    first, now = int(person.wrong_code()), int(time.time()) // 30
+    near = {person.code_at(step) for step in range(now - FAR, now + FAR + 1)}
+    codes = (f"{(first + 7919 * number) % 1_000_000:06}" for number in range(2 * count))
+    return [f"{password_of(person.name)},{code}" for code in codes if code not in near][:count]
 
 
 @contextmanager

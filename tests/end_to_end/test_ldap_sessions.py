@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.end_to_end.daemon import FAR, Mfad, Person
+from tests.end_to_end.daemon import Mfad, Person
 from tests.end_to_end.ldap_directory import ADMIN, BASE, PASSWORDS, SERVICE, THINGS, dn_of, password_of
-from tests.end_to_end.ldap_door import Setting, full, ldap_setting
+from tests.end_to_end.ldap_door import Setting, full, ldap_setting, wrong_guesses
 from tests.end_to_end.ldap_relay import Relay
 from tests.end_to_end.ldap_wire import (
     BIND_REQUEST,
@@ -98,18 +97,10 @@ def test_refused_bind_leaves_nobody(setting: Setting, person: Person, how: str) 
         bind_service(client)
 
 
-def wrong_codes(person: Person, count: int) -> list[str]:
-    """Different ones: the same one again would be the same guess."""
-    codes = (f"{(int(person.wrong_code()) + 7919 * number) % 1_000_000:06}" for number in range(2 * count))
-    now = int(time.time()) // 30
-    near = {person.code_at(step) for step in range(now - FAR, now + FAR + 1)}
-    return [f"{password_of(person.name)},{code}" for code in codes if code not in near][:count]
-
-
 def test_lockout_leaves_nobody(setting: Setting, person: Person) -> None:
     """Row 16: too many wrong codes."""
     with setting.door.client() as client:
-        for wrong in wrong_codes(person, 12):
+        for wrong in wrong_guesses(person, 12):
             assert client.bind(dn_of(person.name), wrong).code == INVALID_CREDENTIALS
         bind_service(client)
         assert client.bind(dn_of(person.name), full(person)).code == INVALID_CREDENTIALS
