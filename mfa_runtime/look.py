@@ -41,6 +41,8 @@ class Look:
     keys: Keys
     account: Account | None
     throttle: Throttle
+    has_row: bool = False
+    """Whether the lane has a row of its own."""
 
 
 class Freshness:

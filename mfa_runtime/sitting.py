@@ -17,14 +17,14 @@ from mfa_core.errors import MfaError
 from mfa_core.model import Attempt, Credential, FactorKind
 from mfa_core.policy import Decision
 from mfa_core.split import Split
-from mfa_core.throttle import CLEAN, UNTOUCHED, Record, Throttle
+from mfa_core.throttle import CLEAN, UNTOUCHED, Record, Throttle, is_known_lane
 from mfa_core.value import hot_value
 from mfa_core.verdict import Accepted
 from mfa_core.verifier import Judgement, Password, Proof, ProofState, Settings, Situation, Tag, judge
 from mfa_runtime.look import Keys, Look, Mark
 from mfa_runtime.sealing import Keyring
 from mfa_runtime.store import accounts
-from mfa_runtime.store.accounts import Account
+from mfa_runtime.store.accounts import Account, Known
 from mfa_runtime.store.prepared import Row
 
 UNKNOWN_NAMES = 1 << 16
@@ -103,22 +103,36 @@ class Sitting:
         self.seen = Seen(rows, *self._read_rest(connection))
         self._accounts = accounts.unsealed(rows, keyring)
         self._records = accounts.records(self.seen.records)
+        self._lanes = set(self._records)
         for entry, look in both:
             if look is not None:
                 self._take(entry.name, look)
+        self._find_lanes()
         self._answered = {row[0] for row in self.seen.answered}
         self._changed: dict[str, Record] = {}
-        self._spent: dict[int, Credential] = {}
+        self._spent: dict[int, tuple[Credential, Known]] = {}
         self._outside: dict[int, Credential] = {}
         self._used: dict[int, int] = {}
         self._grace: dict[int, float] = {}
         self._answers: dict[str, float] = {}
         self._touched: set[str] = set()
 
+    def _find_lanes(self) -> None:
+        """Lanes without a row may stand with a credential."""
+        wanted = set(self._wanted)
+        for entry, keys in zip(self._entries, self._keys, strict=True):
+            if keys.lane in wanted and keys.lane not in self._records:
+                account = self._accounts.get(entry.name)
+                lane = account.lane(entry.attempt.source or "") if account is not None else None
+                if lane is not None:
+                    self._records[keys.lane] = lane
+
     def _take(self, name: str, look: Look) -> None:
         if look.account is not None:
             self._accounts[name] = look.account
         throttle = look.throttle
+        if look.has_row:
+            self._lanes.add(look.keys.lane)
         if throttle is not UNTOUCHED:
             for key, record in zip(look.keys, (throttle.account, throttle.lane, throttle.source), strict=True):
                 if record is not CLEAN:
@@ -170,7 +184,7 @@ class Sitting:
         """What concerns each entry; ``mark`` was taken before."""
         known = self._accounts.get
         return [
-            Look(mark, keys, known(entry.name), self.throttle(keys))
+            Look(mark, keys, known(entry.name), self.throttle(keys), keys.lane in self._lanes)
             for entry, keys in zip(self._entries, self._keys, strict=True)
         ]
 
@@ -201,25 +215,34 @@ class Sitting:
         )
         judgement = judge(attempt, situation, entry.settings)
         after = judgement.throttle
+        moved = False
         if after is not throttle:
             for key, old, new in (
                 (keys.account, throttle.account, after.account),
-                (keys.lane, throttle.lane, after.lane),
                 (keys.source, throttle.source, after.source),
             ):
                 if key and new is not old:
                     self._records[key] = self._changed[key] = new
+            moved = bool(keys.lane) and after.lane is not throttle.lane
         changed = judgement.credential
         if account is not None and changed is not None:
             self._touched.add(keys.account)
-            owned = account.credentials
-            owned = (changed,) if len(owned) == 1 else tuple([changed if c.id == changed.id else c for c in owned])
-            self._accounts[entry.name] = account = Account(account.user, owned)
+            at = [one.id for one in account.credentials].index(changed.id)
+            owned, known = account.credentials, account.known
+            owned = (*owned[:at], changed, *owned[at + 1 :])
             if isinstance(judgement.verdict, Accepted):
-                self._spent[changed.id] = changed
+                if moved and self._fits(known[at], entry, keys):
+                    moved = False
+                    self._records[keys.lane] = after.lane
+                    place = Known(attempt.source or "", after.lane.last_success_at, after.lane.scope)
+                    known = (*known[:at], place, *known[at + 1 :])
+                self._spent[changed.id] = (changed, known[at])
                 self._outside.pop(changed.id, None)
             else:
                 self._outside[changed.id] = changed
+            self._accounts[entry.name] = account = Account(account.user, owned, known)
+        if moved:
+            self._records[keys.lane] = self._changed[keys.lane] = after.lane
         if judgement.spent_code:
             self._used[judgement.spent_code] = self._used.get(judgement.spent_code, 0) + 1
         if judgement.grace_until and account is not None:
@@ -227,6 +250,14 @@ class Sitting:
             self._grace[account.user.id] = judgement.grace_until
             self._accounts[entry.name] = replace(account, user=replace(account.user, grace_until=judgement.grace_until))
         return judgement
+
+    def _fits(self, known: Known, entry: Entry, keys: Keys) -> bool:
+        """Whether a lane may stand with a credential: it has no row, and the credential has none that still counts."""
+        if keys.lane in self._lanes or keys.lane in self._changed:
+            return False
+        return known.source in {"", entry.attempt.source} or not is_known_lane(
+            Throttle(lane=known.record()), self.now, entry.settings.throttle
+        )
 
     def _is_answered(self, attempt: Attempt) -> bool:
         """Whether a carried challenge is over or was answered before; from here on this one was."""

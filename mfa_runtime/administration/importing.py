@@ -248,6 +248,9 @@ def _add_credentials(connection: Connection, act: Act, fresh: Sequence[tuple[int
                 "verified_at": 0.0,
                 "last_used_at": 0.0,
                 "expires_at": 0.0,
+                "known_source": "",
+                "known_at": 0.0,
+                "known_scope": "",
             }
             for number, (user_id, tag, row) in enumerate(fresh, start=first)
         ],

@@ -101,6 +101,8 @@ def replaced_heads(connection: Connection) -> str:
 
 def _settle_credentials(connection: Connection, at: Circumstances) -> None:
     c, state = credentials.c, CredentialState
+    # Trust that was taken away since then must not come back.
+    connection.execute(update(credentials).values(known_source="", known_at=0.0, known_scope=""))
     # Nobody could have logged in with a pending one, and its fifteen minutes are over.
     connection.execute(delete(credentials).where(c.state == state.PENDING))
     # The highest step that can have been accepted by now, whatever the backup knows.

@@ -170,7 +170,7 @@ def unlock(connection: Connection, act: Act, name: str) -> User:
     """Take off an administrator's lock, and the lock and waiting time that failures left. Raises: NotFound."""
     user = find_user(connection, name)
     _change(connection, user, locked=False)
-    cleared = _clear_throttle(connection, name)
+    cleared = _clear_throttle(connection, user)
     act.record(connection, "user.unlock", name, throttle_rows=cleared)
     return find_user(connection, name)
 
@@ -190,7 +190,7 @@ def reset(connection: Connection, act: Act, name: str) -> User:
         .values(state=CredentialState.REVOKED, expires_at=0.0)
     ).rowcount
     codes = connection.execute(delete(one_time_codes).where(one_time_codes.c.user_id == user.id)).rowcount
-    _clear_throttle(connection, name)
+    _clear_throttle(connection, user)
     _change(connection, user, state=moved(user.state, Move.RESET), grace_until=0.0)
     act.record(connection, "user.reset", name, credentials=gone, codes=codes)
     return find_user(connection, name)
@@ -318,8 +318,12 @@ def set_state(connection: Connection, user: User, state: EnrolmentState) -> None
         _change(connection, user, state=state)
 
 
-def _clear_throttle(connection: Connection, name: str) -> int:
+def _clear_throttle(connection: Connection, user: User) -> int:
+    name = user.name
     lane = f"lane:{name} "
+    connection.execute(
+        update(credentials).where(credentials.c.user_id == user.id).values(known_source="", known_at=0.0, known_scope="")
+    )
     # substr, not LIKE: names hold "_" and "%", and SQLite's LIKE has no case.
     return connection.execute(
         delete(throttle).where(

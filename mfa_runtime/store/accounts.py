@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import ClauseElement, Connection, bindparam, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -22,12 +23,33 @@ from mfa_runtime.store.prepared import Prepared, PreparedIn, Row
 from mfa_runtime.store.schema import credentials, one_time_codes, spent_challenges, throttle, users
 
 
+class Known(NamedTuple):
+    """Where a credential was used from: the lane of its user that needs no row of its own. ``source`` "" is nowhere."""
+
+    source: str = ""
+    at: float = 0.0
+    scope: str = ""
+
+    def record(self) -> Record:
+        """The lane."""
+        return Record(last_success_at=self.at, scope=self.scope)
+
+
+NOWHERE = Known()
+
+
 @hot_value
 class Account:
-    """A user and the credentials that are not revoked, unsealed."""
+    """A user and the credentials that are not revoked, unsealed; ``known`` has one for each of them."""
 
     user: User
     credentials: tuple[Credential, ...]
+    known: tuple[Known, ...] = ()
+
+    def lane(self, source: str) -> Record | None:
+        """What the credentials know of a source: of several the latest."""
+        found = [one for one in self.known if one.source == source]
+        return max(found, key=lambda one: one.at).record() if found else None
 
 
 _TIMED = FactorKind.TOTP.value
@@ -52,6 +74,9 @@ _BY_NAME = PreparedIn(
             credentials.c.drift_steps,
             credentials.c.resync_step,
             credentials.c.secret,
+            credentials.c.known_source,
+            credentials.c.known_at,
+            credentials.c.known_scope,
         )
         .select_from(
             names.join(users, users.c.name == names.c.wanted).outerjoin(credentials, credentials.c.user_id == users.c.id)
@@ -104,13 +129,15 @@ def _accounts(rows: Sequence[Row], keyring: Keyring) -> dict[str, Account]:
     for (
         user_id, name, state, requirement, grace_until, locked,
         number, kind, credential_state, digest, digits, period_s, last_step, drift_steps, resync_step, sealed,
+        source, known_at, scope,
     ) in rows:  # fmt: skip
         before = found.get(name)
         if before is None:
             user = User(user_id, name, _STATES[state], _REQUIREMENTS[requirement], grace_until, bool(locked))
             owned: tuple[Credential, ...] = ()
+            known: tuple[Known, ...] = ()
         else:
-            user, owned = before.user, before.credentials
+            user, owned, known = before.user, before.credentials, before.known
         if number is not None and credential_state in _LIVE:
             if period_s <= 0 and kind == _TIMED:
                 raise KeyError(f"a period of {period_s} s")
@@ -119,8 +146,8 @@ def _accounts(rows: Sequence[Row], keyring: Keyring) -> dict[str, Account]:
                 number, _KINDS[kind], _CREDENTIAL_STATES[credential_state], secret, _DIGESTS[digest],
                 digits, period_s, last_step, drift_steps, resync_step,
             )  # fmt: skip
-            owned = (*owned, one)
-        found[name] = Account(user, owned)
+            owned, known = (*owned, one), (*known, Known(source, known_at, scope) if source else NOWHERE)
+        found[name] = Account(user, owned, known)
     return found
 
 
@@ -197,18 +224,22 @@ _SPEND = Prepared(
         drift_steps=bindparam("drift"),
         resync_step=literal_column("-1"),
         last_used_at=bindparam("now"),
+        known_source=bindparam("source"),
+        known_at=bindparam("known"),
+        known_scope=bindparam("scope"),
     )
 )
+_SPENT = ("new_step", "drift", "now", "source", "known", "scope", "i", "step")
 
 
-def spend(connection: Connection, spent: Iterable[Credential], now: float) -> bool:
+def spend(connection: Connection, spent: Iterable[tuple[Credential, Known]], now: float) -> bool:
     """Move watermarks: one compare-and-set for each credential. True when every one of them won.
 
     ``UPDATE ... WHERE last_step < :step`` is what makes a code single-use, whatever was read before and by whom. A False
     means that the caller must roll back and judge again on what is there now.
     """
-    rows = [(c.last_step, c.drift_steps, now, c.id, c.last_step) for c in spent]
-    return not rows or _SPEND.run_rows(connection, ("new_step", "drift", "now", "i", "step"), rows) == len(rows)
+    rows = [(c.last_step, c.drift_steps, now, *known, c.id, c.last_step) for c, known in spent]
+    return not rows or _SPEND.run_rows(connection, _SPENT, rows) == len(rows)
 
 
 _REMEMBER = Prepared(

@@ -60,6 +60,10 @@ credentials = Table(
     Column("verified_at", Double, nullable=False),  # 0: no code verified yet
     Column("last_used_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),  # end of PENDING; 0: does not expire
+    # The first lane of its user, as long as that has no row in throttle: a login from there writes this row anyway.
+    Column("known_source", String(256), nullable=False, server_default=""),  # "": none
+    Column("known_at", Double, nullable=False, server_default="0"),  # the last success from there
+    Column("known_scope", String(128), nullable=False, server_default=""),  # its host group
     Index("ix_credentials_user_id", "user_id"),
 )
 
@@ -98,7 +102,8 @@ spent_challenges = Table(
     sqlite_with_rowid=False,
 )
 
-# One row for each account, each known (account, source) lane and each source that has something to remember.
+# One row for each account, each known (account, source) lane and each source that has something to remember. Of a lane that
+# has a row, no credential's known_* counts.
 throttle = Table(
     "throttle",
     metadata,

@@ -27,7 +27,7 @@ from mfa_runtime.store import audit_log
 from mfa_runtime.store.database import STORE_FILE, connect, read_meta
 from mfa_runtime.store.opening import open_store
 from mfa_runtime.store.snapshot import copy_store
-from tests.doubles import ALICE, BOB, KEK, FakeClock, Installation, Person, attempt, default_policy, install
+from tests.doubles import ALICE, BOB, KEK, SOURCE, FakeClock, Installation, Person, attempt, default_policy, install
 from tests.runtime.kill import Killer, killed_at_every_step
 
 HANS = Person("hans", kind=FactorKind.HOTP, last_step=4)
@@ -293,6 +293,21 @@ def test_failures_since_the_backup_are_not_forgiven(before: Installation, folder
     after = reopen(folder, before.clock)
     assert after.rows("throttle") == failures
     assert failures
+    after.close()
+
+
+def test_a_known_source_is_not_restored(before: Installation, folder: Path, tmp_path: Path) -> None:
+    """It may have been taken away since; the next login makes it known again."""
+    assert [type(v) for v in before.decide(attempt("alice", ALICE.code(before.clock())))] == [Accepted]
+    assert before.credential_of("alice")["known_source"] == SOURCE
+    file = back(before, tmp_path / "b.db")
+    before.close()
+
+    put_back(folder, file, before.clock)
+
+    after = reopen(folder, before.clock)
+    row = after.credential_of("alice")
+    assert (row["known_source"], row["known_at"], row["known_scope"]) == ("", 0.0, "")
     after.close()
 
 

@@ -17,17 +17,20 @@ from sqlalchemy import Connection, Update, event, update
 
 from mfa_core.model import Attempt, FactorKind, Interaction
 from mfa_core.oath import step_at
-from mfa_core.policy import Action, Decision
+from mfa_core.policy import Action, Decision, Policy
 from mfa_core.secret import Secret
 from mfa_core.verdict import Accepted, Challenge, Reason, Rejected, Unavailable, Unready, Verdict
 from mfa_core.verifier import Judgement, Settings, Situation, judge
+from mfa_runtime.administration import users as users_of
+from mfa_runtime.administration.recovery import new_recovery_codes
+from mfa_runtime.administration.users import find_user
 from mfa_runtime.key_file import KeyEncryptionKeys
 from mfa_runtime.ledger import FORESIGHT_BATCHES, Ledger
 from mfa_runtime.sealing import Keyring, Place
 from mfa_runtime.sitting import UNKNOWN_NAMES, Entry, source_key
 from mfa_runtime.store import accounts, audit_log
 from mfa_runtime.store.key_table import add_data_key, drop_data_keys
-from mfa_runtime.store.schema import credentials, users
+from mfa_runtime.store.schema import credentials, throttle, users
 from tests.doubles import (
     ALICE,
     BOB,
@@ -454,11 +457,129 @@ def test_an_unknown_name_is_throttled_as_a_known_one(installed: Installation) ->
 
 
 def test_a_lane_is_of_one_user_and_one_source(installed: Installation) -> None:
-    """core-5-30: success from one place makes this place known, for this user."""
+    """core-5-30: success from one place makes this place known, for this user; the first one needs no row of its own."""
+    ledger = installed.ledger()
+    for minutes, source in enumerate(["192.0.2.9", "192.0.2.9", "192.0.2.10", "192.0.2.9"]):
+        installed.clock.now = T0 + 660 * minutes
+        code = ALICE.code(installed.clock())
+        assert reasons(verdicts(installed, ledger, attempt("alice", code, source=source))) == ["accepted"]
+
+    assert [row["key"] for row in installed.rows("throttle")] == ["lane:alice 192.0.2.10"]
+    assert known(installed) == ("192.0.2.9", T0 + 3 * 660)
+    assert known(installed, "bob") == ("", 0.0)
+
+
+def known(installation: Installation, name: str = "alice") -> tuple[object, object]:
+    """The source that a person's credential knows, and when it was used from there."""
+    row = installation.credential_of(name)
+    return row["known_source"], row["known_at"]
+
+
+def test_a_failure_gives_a_lane_a_row_that_counts(installed: Installation) -> None:
+    """Failures, the time of the last success, and what comes after stand together; the credential has no say any more."""
+    guess = wrong(*(ALICE.code(T0, o) for o in range(-12, 60)))
+    ledger = installed.ledger()
+    found = verdicts(installed, ledger, attempt("alice", ALICE.code(T0)))
+    found += verdicts(installed, ledger, *(attempt("alice", guess) for _ in range(5)))
+    lane = next(row for row in installed.rows("throttle") if row["key"] == f"lane:alice {SOURCE}")
+    assert reasons(found) == ["accepted"] + ["mismatch"] * 4 + ["throttled"]
+    assert (lane["failures"], lane["last_success_at"]) == (4, T0)
+
+    installed.clock.advance(60)
+    found = verdicts(installed, ledger, attempt("alice", ALICE.code(installed.clock())))
+
+    lane = next(row for row in installed.rows("throttle") if row["key"] == f"lane:alice {SOURCE}")
+    assert (reasons(found), lane["failures"], lane["last_success_at"]) == (["accepted"], 0, T0 + 60)
+    assert known(installed) == (SOURCE, T0)
+
+
+def test_accepts_and_failures_of_one_batch_leave_what_they_leave_one_by_one(tmp_path: Path) -> None:
+    """The lane is found, lost to a row and cleared again inside one transaction."""
+    guess = wrong(*(ALICE.code(T0, o) for o in range(-12, 60)))
+    tried = [attempt("alice", text) for text in (guess, ALICE.code(T0), guess, ALICE.code(T0, 1))]
+    left = []
+    for way in ("together", "apart"):
+        (tmp_path / way).mkdir()
+        one = install(tmp_path / way)
+        ledger = one.ledger()
+        batches = [tried] if way == "together" else [[a] for a in tried]
+        found = [verdict for batch in batches for verdict in verdicts(one, ledger, *batch)]
+        rows = [{**row, "last_tag": b""} for row in one.rows("throttle")]
+        left.append((reasons(found), rows, known(one), one.credential_of("alice")["last_step"]))
+        one.close()
+
+    assert left[0][0] == ["mismatch", "accepted", "mismatch", "accepted"]
+    assert left[0] == left[1]
+
+
+def test_a_source_that_is_forgotten_makes_room(installed: Installation) -> None:
+    """After thirty days the credential may know another one."""
     ledger = installed.ledger()
     verdicts(installed, ledger, attempt("alice", ALICE.code(T0), source="192.0.2.9"))
+    installed.clock.advance(30 * 86_400)
+    verdicts(installed, ledger, attempt("alice", ALICE.code(installed.clock()), source="192.0.2.10"))
 
-    assert [row["key"] for row in installed.rows("throttle")] == ["lane:alice 192.0.2.9"]
+    assert known(installed) == ("192.0.2.10", T0 + 30 * 86_400)
+    assert not [row for row in installed.rows("throttle") if str(row["key"]).startswith("lane:")]
+
+
+def test_a_lane_of_before_keeps_its_row(installed: Installation) -> None:
+    """Of a store that was brought up to date: it is known, and stays where it is."""
+    ledger = installed.ledger()
+    with installed.store.writing() as connection:
+        connection.execute(
+            throttle.insert().values(
+                key=f"lane:alice {SOURCE}", failures=0, consecutive=0, not_before=0.0, last_failure_at=0.0,
+                last_success_at=T0 - 86_400, last_tag=b"", scope="web",
+            )
+        )  # fmt: skip
+    verdicts(installed, ledger, attempt("alice", ALICE.code(T0)))
+
+    assert [(row["last_success_at"], row["scope"]) for row in installed.rows("throttle")] == [(T0, "")]
+    assert known(installed) == ("", 0.0)
+
+
+def test_a_recovery_code_makes_a_source_known_without_a_credential(installed: Installation) -> None:
+    """It spends no credential, so that the lane has a row; trust windows open with neither."""
+    with installed.store.writing() as connection:
+        batch = new_recovery_codes(connection, installed.act(), find_user(connection, "alice"), count=1)
+    found = installed.decide(attempt("alice", batch.codes[0].reveal().decode()))
+
+    assert reasons(found) == ["accepted"]
+    assert [row["key"] for row in installed.rows("throttle")] == [f"lane:alice {SOURCE}"]
+    assert known(installed) == ("", 0.0)
+
+
+def test_a_trust_window_opens_where_the_credential_was_used(installed: Installation) -> None:
+    """From the same source, for its time, and not with a credential that is suspended."""
+    trusting = replace(Policy().default.decision(), trust_window_s=600)
+    ledger = installed.ledger()
+
+    def asked(source: str = SOURCE) -> list[Verdict]:
+        return [r.verdict for r in installed.process(ledger, attempt("alice", source=source), decision=trusting)]
+
+    found = asked()
+    verdicts(installed, ledger, attempt("alice", ALICE.code(T0)))
+    found += asked() + asked("192.0.2.77")
+    installed.clock.advance(600)
+    found += asked()
+    installed.clock.advance(-300)
+    _break(installed, "alice", state="suspended")
+    found += asked()
+
+    assert reasons(found) == ["challenge", "exempt", "challenge", "challenge", "challenge"]
+
+
+@pytest.mark.parametrize("how", [users_of.unlock, users_of.reset], ids=["unlock", "reset"])
+def test_an_administrator_takes_the_known_source_away(installed: Installation, how: Callable[..., object]) -> None:
+    """As the rows of lanes."""
+    verdicts(installed, installed.ledger(), attempt("alice", ALICE.code(T0)))
+    assert known(installed) == (SOURCE, T0)
+
+    with installed.store.writing() as connection:
+        how(connection, installed.act(), "alice")
+
+    assert known(installed) == ("", 0.0)
 
 
 def test_a_stranger_does_not_stop_the_owner(installed: Installation) -> None:
