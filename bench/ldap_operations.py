@@ -46,7 +46,7 @@ from bench.ldap_stage import (
     whole_login,
     write_book,
 )
-from bench.stage import Stage, stage
+from bench.stage import Stage, flush_ms, stage
 
 BAR_P99 = 3.0
 CONTROLS = 200
@@ -220,11 +220,14 @@ def main() -> int:
         ours = next((server for server in servers if server.label == OURS), None)
         if ours and SPENDING.intersection(case.label for case in cases):
             bench.warm(ours)
+        flushes = [flush_ms(here.folder)]
         seen = measure(servers, cases, bench, options.rounds)
+        flushes.append(flush_ms(here.folder))
         print(
             f"{options.rounds} rounds of {options.seconds} s at most, {CONNECTIONS} connections, {options.users:,} users,"
             " nothing pinned;\nmedian (least..most) of the rounds; CPU time of the server itself for each exchange or entry"
         )
+        print(f"  a flush to this disk took {flushes[0]:.2f} ms before and {flushes[1]:.2f} ms after: codes are spent durably")
         missed = report(seen, cases)
         if ours:
             bench.controls(ours)

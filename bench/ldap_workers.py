@@ -68,6 +68,8 @@ def report(seen: dict[tuple[str, str], list[Run]]) -> list[str]:
             ratio = ratios(seen[kind, TWO], seen[kind, one], "rate")
             bar = f" (bar {BAR_RATIO}x)" if one == ONE else ""
             print(f"    {TWO} / {one}: {ratio.text('.2f')}x{bar}")
+        one, two = (Spread.of(seen[kind, label], "cpu_us").median for label in (ONE_ON_TWO, TWO))
+        print(f"    two processors that were mfad's alone would give {2 * one / two:.2f}x, by the processor time of each")
         ratio = ratios(seen[kind, TWO], seen[kind, ONE], "rate")
         if ratio.median < BAR_RATIO:
             missed.append(f"two workers at {ratio.median:.2f}x one ({kind})")

@@ -188,6 +188,19 @@ def daemon(
         process.wait(timeout=30)
 
 
+def flush_ms(folder: Path, count: int = 50) -> float:
+    """What bringing a page to the disk takes here now, milliseconds: the median of so many. What is answered durably waits for
+    that, on a shared machine more than for all else."""
+    took = []
+    with (folder / "flushed").open("wb", buffering=0) as file:
+        for _ in range(count):
+            file.write(bytes(4096))
+            started = time.perf_counter()
+            os.fdatasync(file.fileno())
+            took.append((time.perf_counter() - started) * 1e3)
+    return percentile(took, 0.5)
+
+
 def wait_for_early_step(margin_s: float) -> float:
     """Wait until the present time step has ``margin_s`` seconds left; return the time. Codes then hold for the run."""
     while 30 - time.time() % 30 < margin_s:
