@@ -20,6 +20,8 @@ from tests.end_to_end.programs import clean_environment, must_have, start, stop,
 from tests.end_to_end.radius_programs import free_port
 
 REPOSITORY = Path(__file__).parents[2]
+STARTS_S = 120.0
+"""How long it may take on a loaded machine: five programs in Python, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         with log.open("wb") as out:
             program = start([directory / "packaging" / "run-demo.sh"], stdout=out, stderr=out, env=environment)
         try:
-            wait_until(lambda log=log, one=program: "mfad: ready" in log.read_text() or one.poll() is not None, "the demo")
+            wait_until(
+                lambda log=log, one=program: "mfad: ready" in log.read_text() or one.poll() is not None,
+                "the demo",
+                patience_s=STARTS_S,
+            )
             assert program.poll() is None, log.read_text()
             if number == 2:
                 yield Demo(directory, log.read_text())
@@ -126,7 +132,7 @@ def test_demo_without_a_directory_says_so(demo: Demo, tmp_path: Path) -> None:
     with log.open("wb") as out:
         program = start([script], stdout=out, stderr=out, env=clean_environment(DEMO_RADIUS=f"127.0.0.1:{free_port()}"))
     try:
-        wait_until(lambda: "mfad: ready" in log.read_text() or program.poll() is not None, "the demo")
+        wait_until(lambda: "mfad: ready" in log.read_text() or program.poll() is not None, "the demo", patience_s=STARTS_S)
         said = log.read_text()
         assert program.poll() is None, said
     finally:
