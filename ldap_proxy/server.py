@@ -268,7 +268,10 @@ class LdapServer:
 
     def name_of(self, listen: Listen) -> str:
         """The listener as text."""
-        return self._names.setdefault(listen, str(listen))
+        name = self._names.get(listen)
+        if name is None:
+            name = self._names[listen] = str(listen)
+        return name
 
     def can_secure(self) -> bool:
         """Whether there is a certificate for StartTLS."""

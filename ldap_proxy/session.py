@@ -82,17 +82,22 @@ _ABORTED_TRANSACTION: Final = b"1.3.6.1.1.21.4"
 class Rules:
     """What holds for connections, until the next reload: settings in the form in which they are asked for."""
 
-    __slots__ = ("_permits", "application_of", "limits", "services", "settings", "tls_required")
+    __slots__ = ("_applications", "_only", "_permits", "limits", "services", "settings", "tls_required")
 
     def __init__(self, settings: LdapDoorSettings, services: Services) -> None:
         self.settings = settings
         self.services = services
         self.limits: Limits = settings.limits
         self.tls_required = settings.tls is not None and settings.tls.required
-        self.application_of = Applications(settings.applications).find
+        self._applications = Applications(settings.applications)
+        self._only = settings.applications[0] if len(settings.applications) == 1 else None
         self._permits = {
             application.name: Permits(application.operations, application.anonymous) for application in settings.applications
         }
+
+    def application_of(self, source: str, listen: Listen) -> Application:
+        """Whose connection it is."""
+        return self._applications.find(source, listen) if self._only is None else self._only
 
     def permits_of(self, application: Application) -> Permits:
         """What the application may do."""
@@ -597,7 +602,9 @@ class Session(asyncio.Protocol):
         request = message.parse_bind(pdu)
         if self._rules is not self._host.rules:
             self._look_at_rules()
-        denied = self._permits.controls(message.control_oids(request.controls), exempt=False)
+        denied = None
+        if request.controls:
+            denied = self._permits.controls(message.control_oids(request.controls), exempt=False)
         self._sasl = ""
         self._move(Event.BIND)
         self.exempt = False

@@ -16,6 +16,8 @@ from typing import Final
 class State(enum.Enum):
     """Who the client is to the directory."""
 
+    __hash__ = object.__hash__  # by identity, as it compares: Enum's own takes five times as long
+
     ANONYMOUS = "anonymous"
     """Nobody: never bound, or its last bind was refused (RFC 4513 section 4)."""
     BINDING = "binding"
@@ -28,6 +30,8 @@ class State(enum.Enum):
 
 class Event(enum.Enum):
     """What moves a session."""
+
+    __hash__ = object.__hash__
 
     BIND = "bind"
     GRANTED = "granted"
