@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import multiprocessing
 import os
 import statistics
@@ -44,6 +43,7 @@ from mfa_runtime.store.key_table import load_keyring
 from mfa_runtime.store.opening import open_store
 from mfa_runtime.upkeep import WriteAheadLog
 from mfa_runtime.verification import Rules, Verification
+from mfad.collector import let_the_collector_rest
 
 COUNTS = {1: 300, 64: 1_920, 256: 2_560}
 """How many spends are measured in a row, by how many wait together."""
@@ -218,8 +218,7 @@ def measure(here: Stage, layers: Sequence[str], rounds: int, now: float, source:
     upkeep.make_long()
     codes = shuffled(here, now, users)
     costs: dict[tuple[str, int], list[float]] = {(layer, n): [] for layer in layers for n in COUNTS}
-    gc.collect()
-    gc.freeze()  # as the daemon does after its start
+    let_the_collector_rest()  # as the daemon does after its start
     relative: dict[tuple[str, int], list[float]] = {one: [] for one in costs}
     units: list[float] = []
     for _ in range(rounds):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -24,6 +23,7 @@ from mfa_runtime.state_lock import StateLock
 from mfa_runtime.store.database import restrict_file_mode
 from mfa_runtime.upkeep import HighWater, WriteAheadLog, forget
 from mfad.build import ALL_DOORS, Parts, build
+from mfad.collector import let_the_collector_rest
 from mfad.ldap import sockets_for_worker as ldap_sockets
 from mfad.metrics import build_metrics
 from mfad.notify import Notifier
@@ -79,9 +79,7 @@ async def serve(config: Config, config_file: Path, load: Callable[[], Config], n
             asyncio.create_task(_every(HIGH_WATER_EVERY_S, lambda: high_water.write(parts.store))),
             asyncio.create_task(_watchdog(notifier)),
         ]
-        # What start-up has made stays: the collector need not walk it again and again while somebody waits to be let in.
-        gc.collect()
-        gc.freeze()
+        let_the_collector_rest()
         notifier.ready()
         sys.stderr.write(f"mfad: ready, pid {os.getpid()}, {_listening(config)}\n")
         sys.stderr.flush()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import gc
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from mfa_runtime.state_lock import StateLock
 from mfa_runtime.store.database import restrict_file_mode
 from mfad import ldap, radius
 from mfad.build import Parts, build
+from mfad.collector import let_the_collector_rest
 from mfad.inherited import Inherited
 from radius_plugin.door import RadiusDoor
 
@@ -55,8 +55,7 @@ async def serve_worker(config: Config, load: Callable[[], Config], inherited: In
         loop.add_signal_handler(signal.SIGHUP, _reload, parts, load)
         parts.gate.start()
         door = await _start(parts, inherited)
-        gc.collect()
-        gc.freeze()
+        let_the_collector_rest()
         tell = loop.create_task(_tell(door, _TABLES[inherited.door], inherited.pipe, stop))
         if os.getppid() != parent:
             stop.set()
