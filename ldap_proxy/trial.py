@@ -37,9 +37,9 @@ _READ = 65_536
 class Tls:
     """How the server's certificate is judged, and what is shown to it.
 
-    ``ca_file`` None stands for the system's. ``exactly``, a PEM file, says which certificate it must be, in place of a CA and a
-    name; ``pins``, SHA-256 in hexadecimal, which ones it may be, beside them. ``name`` is looked for in it, "" for the host that
-    is asked. ``certificate`` and ``key`` are the application's own.
+    ``ca_file`` None stands for the system's. ``exactly``, a PEM file, says which certificate it must be, in place of a CA and
+    a name; ``pins``, SHA-256 in hexadecimal, which ones it may be, beside them. ``name`` is looked for in it, "" for the host
+    that is asked. ``certificate`` and ``key`` are the application's own.
     """
 
     start: bool = False
@@ -231,7 +231,7 @@ class Connection:
     def bind(self, name: str, password: Secret) -> Answer:
         """A simple bind."""
         began = self._monotonic()
-        pdu = message.build_bind(self._next_id(), name.encode(), password.reveal())
+        pdu = message.build_bind(self._next_id(), _octets(name), password.reveal())
         return self._asked(pdu, message.BIND_RESPONSE, began)
 
     def who_am_i(self) -> Answer:
@@ -242,7 +242,8 @@ class Connection:
 
     def find(self, search: Search) -> tuple[Answer, str]:
         """The DN of the one entry that fits; "" where there is none, or several."""
-        answer, found = self._searched(search.base, message.Scope.SUBTREE, message.equal(search.attribute, search.value.encode()))
+        wanted = message.equal(search.attribute, _octets(search.value))
+        answer, found = self._searched(search.base, message.Scope.SUBTREE, wanted)
         if len(found) > 1:
             # whether or not the server says that there are more still (sizeLimitExceeded)
             return Failed(Failure.AMBIGUOUS, " and ".join(found)), ""
@@ -260,7 +261,7 @@ class Connection:
     def _searched(self, base: str, scope: message.Scope, wanted: message.Filter) -> tuple[Answer, list[str]]:
         began = self._monotonic()
         request = message.build_search(
-            self._next_id(), base.encode(), scope, wanted, NO_ATTRIBUTES, size_limit=MAX_ENTRIES
+            self._next_id(), _octets(base), scope, wanted, NO_ATTRIBUTES, size_limit=MAX_ENTRIES
         )
         found: list[str] = []
 
@@ -376,6 +377,11 @@ class Connection:
 
     def _since(self, began: float) -> float:
         return (self._monotonic() - began) * 1000
+
+
+def _octets(text: str) -> bytes:
+    """As it was typed: undecodable bytes came in as surrogates."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _not_reached(err: OSError) -> Failed:

@@ -195,6 +195,31 @@ def test_search_must_find_exactly_one(names: list[str], code: int, failure: Fail
     assert failure_of(last) is failure
 
 
+@pytest.mark.parametrize(
+    ("reply", "failure"),
+    [
+        (entry(1, ALICE) + message.build_result(1, message.SEARCH_DONE, 0), None),
+        (message.build_result(1, message.SEARCH_DONE, 0), Failure.NOT_FOUND),
+    ],
+    ids=["there", "hidden"],
+)
+def test_entry_is_looked_for(reply: bytes, failure: Failure | None) -> None:
+    """By whoever is bound: the doctor asks so for exempt accounts."""
+    with peer(octets(reply)) as one, Connection(one.server, timeout_s=PATIENCE_S) as connection:
+        assert isinstance(connection.open(), Done)
+        answer = connection.look(ALICE)
+
+    assert (answer.failure if isinstance(answer, Failed) else None) is failure
+
+
+def test_name_that_is_no_text_goes_as_it_is() -> None:
+    """Bytes of the command line that no decoder took."""
+    with peer(answers(1, message.BIND_RESPONSE, 49)) as one:
+        run(one.server, Login("uid=\udcff"))
+
+    assert message.parse_bind(one.asked[0]).name == b"uid=\xff"
+
+
 def test_second_bind_comes_on_a_connection_of_its_own() -> None:
     """With the same text, as an application sends it that has kept it."""
     with peer(answers(1, message.BIND_RESPONSE), answers(2, message.EXTENDED_RESPONSE)) as one:
@@ -299,6 +324,8 @@ def test_certificate_is_judged_by_ca_and_name(authority: Authority, certificate:
         (Tls(verify=False), None),
         (Tls(exactly=certificate.certificate), None),
         (Tls(exactly=authority.path), Failure.UNTRUSTED),
+        (Tls(ca_file=authority.path, name="localhost", pins=frozenset({certificate.fingerprint})), None),
+        (Tls(verify=False, pins=frozenset({"00" * 32})), Failure.UNTRUSTED),
     ):
         with peer(answers(1, message.BIND_RESPONSE), context=served(certificate)) as one:
             last, told = run(one.server, Login(ALICE), tls=tls)
