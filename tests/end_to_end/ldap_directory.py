@@ -23,6 +23,8 @@ THINGS = f"ou=things,{BASE}"
 THING_COUNT = 25
 ELSEWHERE = f"ou=elsewhere,{BASE}"
 EXPIRED = f"uid=expired,{PEOPLE}"
+BY_NAME, NAMED = f"cn=By Name,{PEOPLE}", "person1390"
+"""An entry whose DN does not hold its uid, and the uid, which is another entry's RDN."""
 WITH_CODE_SHAPE = "tail"
 """Somebody without an authenticator whose password ends as if a code stood in it. ``tokenless`` has none either."""
 TAIL_PASSWORD, COMMAS_PASSWORD = "half of it,123456", "a,b,c"
@@ -33,6 +35,7 @@ PASSWORDS = {
     IN_SUBTREE: "of a service in a subtree",
     IN_GROUP: "of somebody in a group",
     EXPIRED: "of somebody who was away",
+    BY_NAME: "of somebody with another DN",
 }
 """Of those who are known by name. The crowd's are :func:`password_of`."""
 
@@ -89,6 +92,8 @@ def _entries() -> Iterable[str]:
     yield _account(SERVICE)
     yield f"dn: {SERVICES}\nobjectClass: organizationalUnit\n"
     yield _account(IN_SUBTREE)
+    named = f"dn: {BY_NAME}\nobjectClass: inetOrgPerson\nuid: {NAMED}\ncn: By Name\nsn: Name\n"
+    yield f"{named}userPassword: {PASSWORDS[BY_NAME]}\n"
     yield f"dn: {GROUPS}\nobjectClass: organizationalUnit\n"
     yield person("grouped", PASSWORDS[IN_GROUP])
     yield f"dn: {EXEMPT_GROUP}\nobjectClass: groupOfNames\nmember: {IN_GROUP}\nmember: {SERVICE}\n"

@@ -189,11 +189,11 @@ class Setting:
 
 
 @contextmanager
-def ldap_setting(template: Mfad, place: Path, **more: Any) -> Iterator[Setting]:
-    """All three, and :data:`EXEMPT`; stopped afterwards. ``more`` is for :func:`ldap_door`."""
+def ldap_setting(template: Mfad, place: Path, *, slapd: str = "", **more: Any) -> Iterator[Setting]:
+    """All three, and :data:`EXEMPT`; stopped afterwards. ``slapd`` are lines of its own, ``more`` is for :func:`ldap_door`."""
     must_have(*PROGRAMS)
     with ExitStack() as life:
-        served = directory(place / "slapd").start()
+        served = directory(place / "slapd", more=slapd).start()
         life.callback(served.stop)
         relay = Relay(("127.0.0.1", served.port))
         life.callback(relay.close)

@@ -6,6 +6,7 @@ Nothing of the door is used here: what the door sends is judged by code that sha
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -246,6 +247,11 @@ class Pdu:
         return next((value for one, value in self.operation if one == tag), None)
 
     @property
+    def sasl(self) -> bytes:
+        """What a BindResponse says to the client's mechanism."""
+        return self.part(0x87) or b""
+
+    @property
     def oid(self) -> str:
         """Which extended operation, of a request or of a response."""
         return (self.part(0x80 if self.tag == EXTENDED_REQUEST else 0x8A) or b"").decode()
@@ -345,16 +351,8 @@ class Client:
         return (answer.part(0x8B) or b"").decode()
 
     def is_silent(self) -> bool:
-        """Whether nothing comes, and the connection stands."""
-        self.socket.settimeout(GRACE_S)
-        try:
-            more = self.socket.recv(1)
-        except TimeoutError:
-            return not self._buffer
-        finally:
-            self.socket.settimeout(PATIENCE_S)
-        self._buffer += more
-        return False
+        """Whether nothing comes, and the connection stands. Another thread may be sending meanwhile."""
+        return not self._buffer and not select.select([self.socket], [], [], GRACE_S)[0]
 
     def rest(self) -> list[Pdu]:
         """All that still comes until the peer closes. Raises: TimeoutError where it does not."""

@@ -60,7 +60,9 @@ HEADER_S, IDLE_S = 2, 10
 @pytest.fixture(scope="module")
 def setting(template: Mfad, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     limits = {"header": f"{HEADER_S}s", "idle": f"{IDLE_S}s", "connections_per_source": PER_SOURCE}
-    with ldap_setting(template, tmp_path_factory.mktemp("ldap"), door={"limits": limits}) as one:
+    # a relay that holds things up is no directory that is away; nor does slapd mind how much it is asked at once
+    door, slapd = {"limits": limits, "health_interval": "10m"}, "conn_max_pending 10000\nconn_max_pending_auth 10000\n"
+    with ldap_setting(template, tmp_path_factory.mktemp("ldap"), door=door, slapd=slapd) as one:
         yield one
 
 
@@ -480,7 +482,6 @@ def test_client_that_never_reads(setting: Setting, seen: Relay) -> None:
 
 def test_flood_behind_a_bind_is_bounded(setting: Setting, seen: Relay, person: Person) -> None:
     """What comes while a bind is pending is kept up to a limit, and then not read; none of it is lost."""
-    # fewer than what slapd lets one connection have pending (conn_max_pending_auth)
     numbers = range(100, 800)
     request = b"".join(search(number, "", attributes=["objectClass"] * 40) for number in numbers)
     assert len(request) > 4 * 65_536
@@ -502,6 +503,28 @@ def test_flood_behind_a_bind_is_bounded(setting: Setting, seen: Relay, person: P
         done = [client.receive() for _ in range(2 * len(numbers))]
         sender.join(PATIENCE_S)
         assert {one.number for one in done if one.tag == SEARCH_DONE} == set(numbers)
+
+
+def test_directory_that_does_not_read_fills_no_memory(setting: Setting, seen: Relay) -> None:
+    """What it does not take waits at the client; when it takes it again, nothing is missing."""
+    wanted = tlv(0xA1, *(tlv(0xA3, octets("cn"), octets(f"nobody{number:06}")) for number in range(45_000)))
+    numbers = range(100, 140)
+    requests = [search(number, f"cn=thing00,{THINGS}", wanted=wanted) for number in numbers]
+    assert sum(map(len, requests)) > 30_000_000
+    before = setting.door.resident_kib()
+    with setting.door.client() as client:
+        assert client.bind(SERVICE, PASSWORDS[SERVICE]).code == SUCCESS
+        seen.hold()
+        try:
+            sender = threading.Thread(target=client.send, args=requests)
+            sender.start()
+            assert client.is_silent()
+            assert setting.door.resident_kib() - before < 10_000
+        finally:
+            seen.release()
+        found = [client.receive() for _ in numbers]
+        sender.join(PATIENCE_S)
+    assert {(one.number, one.tag, one.code) for one in found} == {(number, SEARCH_DONE, SUCCESS) for number in numbers}
 
 
 def test_nothing_comes_after_an_unbind(setting: Setting, seen: Relay) -> None:

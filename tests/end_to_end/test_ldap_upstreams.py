@@ -47,7 +47,14 @@ from tests.end_to_end.ldap_wire import (
 from tests.end_to_end.programs import wait_until
 from tests.end_to_end.slapd import Slapd
 
-QUICK = {"connect_timeout": "1s", "health_interval": "1s", "dead_time": "1s", "warm": 0, "limits": {"bind": "5s"}}
+OPERATIONS = 64
+QUICK = {
+    "connect_timeout": "1s",
+    "health_interval": "1s",
+    "dead_time": "1s",
+    "warm": 0,
+    "limits": {"bind": "5s", "operations": OPERATIONS},
+}
 AD_TEXT = "80090308: LdapErr: DSID-0C090447, comment: AcceptSecurityContext error, data 532, v3839"
 
 
@@ -508,6 +515,34 @@ def test_drip_of_octets(believing: LdapDoor, says: Callable[[Behaviour], None], 
     with believing.client() as client:
         assert client.bind(dn_of(person.name), full(person)).code == SUCCESS
         assert [one.tag for one in client.search(BASE)] == [SEARCH_ENTRY, SEARCH_DONE]
+
+
+def test_operations_under_way_are_bounded(believing: LdapDoor, liar: Liar, says: Callable[[Behaviour], None]) -> None:
+    """The directory has so many of one client's requests at a time; the others wait, and none is lost."""
+    held: list[tuple[Line, Pdu]] = []
+
+    def behave(line: Line, request: Pdu) -> list[bytes] | None:
+        if request.tag == SEARCH_REQUEST and request.number >= 1000:
+            held.append((line, request))
+            return []
+        return None
+
+    numbers = range(1000, 1000 + 3 * OPERATIONS)
+    with believing.client() as client:
+        assert client.bind(SERVICE, "x").code == SUCCESS
+        says(behave)
+        client.send(*(search(number, BASE) for number in numbers))
+        wait_until(lambda: len(held) >= OPERATIONS, "the directory has as many as it may have")
+        assert client.is_silent()
+        assert len(held) == OPERATIONS
+        answered = 0
+        while answered < len(numbers):
+            line, request = held[answered]
+            line.send(result(request.number, SEARCH_DONE, 0))
+            assert client.receive().number == request.number
+            answered += 1
+            wait_until(lambda: len(held) > answered or answered == len(numbers), "the next one comes")  # noqa: B023
+            assert len(held) <= answered + OPERATIONS
 
 
 def test_modification_is_never_made_twice(believing: LdapDoor, liar: Liar, says: Callable[[Behaviour], None]) -> None:
