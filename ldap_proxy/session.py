@@ -282,7 +282,10 @@ class Session(asyncio.Protocol):
             transport.abort()
             return
         self.secured = True
-        self._paused &= ~_HANDSHAKE  # the transport that was paused is no longer ours to start again
+        # The transport that was paused, and the buffer that was full, are no longer ours to start again.
+        self._paused, self._client_full = 0, False
+        if self._link is not None:
+            self._link.resume()
         transport.set_write_buffer_limits(high=self._rules.limits.write_buffer)
         self._settle()
         self._release(_TLS)

@@ -20,6 +20,7 @@ from tests.ldap_proxy.door_doubles import (
     REFUSED,
     SERVICE,
     TLS,
+    FakeTransport,
     Stage,
     bind_result,
     codes,
@@ -774,6 +775,25 @@ def test_start_tls_makes_the_session_secure() -> None:
     stage.session.secured_by(stage.transport)  # type: ignore[arg-type]
     assert stage.session.secured
     assert codes(stage.client(message.build_extended_request(2, message.START_TLS))) == [(2, 0x78, 1)]
+
+
+def test_a_full_buffer_is_left_behind_with_the_transport() -> None:
+    """What the client had not taken in clear does not stop the directory inside TLS: nobody would start it again."""
+    stage = _tls()
+    stage.client(search(2))
+    stage.directory(done(2))
+    stage.session.pause_writing()
+
+    stage.client(START_TLS)
+    inside = FakeTransport()
+    stage.session.secured_by(inside)  # type: ignore[arg-type]
+
+    assert stage.link.reading
+    assert inside.reading
+    stage.session.pause_writing()
+    assert not inside.reading
+    stage.session.resume_writing()
+    assert inside.reading
 
 
 def test_octets_behind_a_start_tls_end_it() -> None:
