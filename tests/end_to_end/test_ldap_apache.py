@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,14 +21,13 @@ def setting(template: Mfad, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def apache(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apache]:
-    # below the folders that pytest makes, which nobody else may enter, Apache's own user would find nothing
-    place = tmp_path_factory.mktemp("apache")
-    for folder in (place, place.parent, place.parent.parent):
-        folder.chmod(0o755)
-    one = Apache(place / "server", setting.door.url, base=PEOPLE, service=SERVICE, password=PASSWORDS[SERVICE])
-    yield one
-    one.close()
+def apache(setting: Setting) -> Iterator[Apache]:
+    # not below the folders that pytest makes: nobody else may enter them, and Apache runs as www-data
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        one = Apache(Path(place, "server"), setting.door.url, base=PEOPLE, service=SERVICE, password=PASSWORDS[SERVICE])
+        yield one
+        one.close()
 
 
 def test_pages_are_had_with_one_bind_of_the_user(setting: Setting, apache: Apache) -> None:
