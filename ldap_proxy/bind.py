@@ -48,9 +48,12 @@ _PASSWORD: Final = Grammar(SplitMode.PASSWORD)
 
 
 class Journal(Protocol):
-    """Where each bind gets its line."""
+    """Where each bind gets its line: see :meth:`ldap_proxy.bind_log.BindLog.write`."""
 
-    def write(self, **fields: object) -> None:
+    def write(
+        self, *, event: str, listener: str, application: str, source: str, dn: str, user: str, way: str, outcome: str,
+        reason: str, code: int, server: str, directory_s: float, took_s: float,
+    ) -> None:  # fmt: skip
         """Add one line. Must not block."""
         ...
 
@@ -572,18 +575,17 @@ class Bind:
         session.count_bind(answer.outcome, seconds)
         if services.journal is not None:
             services.journal.write(
-                kind="bind",
                 event=self._event_id,
                 listener=session.listener,
                 application=session.application.name,
                 source=session.source,
                 dn=self._request.name.decode("utf-8", "backslashreplace"),
                 user=self._user or "",
-                way=str(self._way),
-                outcome=str(answer.outcome),
-                reason=str(answer.reason),
-                code=int(answer.code),
+                way=self._way,
+                outcome=answer.outcome,
+                reason=answer.reason,
+                code=answer.code,
                 server=session.server,
-                directory_ms=round(self.directory_s * 1000, 2),
-                milliseconds=round(seconds * 1000, 2),
+                directory_s=self.directory_s,
+                took_s=seconds,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ldap_proxy import bind, metrics
+from ldap_proxy.bind_log import BindLog
 from ldap_proxy.configuration import build_ldap_settings
 from ldap_proxy.message import ResultCode
 from ldap_proxy.results import Outcome
@@ -66,13 +68,18 @@ def test_every_metric_and_outcome_is_explained() -> None:
     assert [word for word in Outcome if f"`{word}`" not in MAIN] == []
 
 
-def test_every_field_of_the_bind_log_is_named() -> None:
-    """By the call that writes it."""
-    source = Path(str(bind.__file__)).read_text().partition("services.journal.write(")[2].partition(")\n")[0]
-    fields = re.findall(r"^ +([a-z_]+)=", source, re.MULTILINE)
+def test_every_field_of_the_bind_log_is_named(tmp_path: Path) -> None:
+    """By a line of it."""
+    log = BindLog(tmp_path / "log", clock=lambda: 0.0)
+    log.start()
+    log.write(
+        event="E", listener="L", application="ldap", source="192.0.2.1", dn="uid=alice", user="alice", way="factor",
+        outcome="rejected", reason="mismatch", code=49, server="S", directory_s=0.0, took_s=0.0,
+    )  # fmt: skip
+    log.close()
+    fields = set(json.loads((tmp_path / "log").read_text())) - {"kind", "time"}
 
-    assert {"dn", "way", "outcome"} <= set(fields)
-    assert [one for one in fields if f"`{one}`" not in MAIN and one != "kind"] == []
+    assert [one for one in sorted(fields) if f"`{one}`" not in MAIN] == []
 
 
 def test_every_way_of_a_bind_is_named() -> None:
