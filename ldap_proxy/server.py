@@ -311,6 +311,10 @@ class LdapServer:
         self.count("tls_handshake_failed")
         log.info("no TLS with %s: %s", session.source or "a local client", getattr(err, "verify_message", None) or err)
 
+    def later(self, session: Session) -> None:
+        """In the loop's next round: sockets are looked at in between."""
+        asyncio.get_running_loop().call_soon(session.take_turn)
+
     def left(self, session: Session) -> None:
         """Its connection is gone."""
         if session in self._sessions:

@@ -37,6 +37,7 @@ _DIAL: Final = 2
 _TLS: Final = 4
 _OPERATIONS: Final = 8
 _OVER: Final = 16
+_TURN: Final = 32
 # Why the client is not read.
 _QUEUE: Final = 1
 _UPSTREAM: Final = 2
@@ -46,6 +47,9 @@ _LATER: Final = 16
 
 _WAIT: Final = -1
 """More octets of this message are needed."""
+_MOST_AT_ONCE: Final = 16
+"""Messages that are looked into before others have their turn. A loop may read megabytes of one client before it looks at the
+next, and ten octets that are refused cost it ten microseconds: one client held up all others for seconds."""
 _STREAM_FROM: Final = 64 * 1024
 """Octets of a message with controls that are gathered; of a longer one the controls alone are held back."""
 _PROGRESS: Final = 64 * 1024
@@ -121,6 +125,10 @@ class Host(Protocol):
         """Begin a TLS handshake on the session's transport, then tell :meth:`Session.secured_by`."""
         ...
 
+    def later(self, session: Session) -> None:
+        """Tell :meth:`Session.take_turn` when all others had their turn."""
+        ...
+
     def left(self, session: Session) -> None:
         """Its connection is gone."""
         ...
@@ -174,7 +182,7 @@ class Session(asyncio.Protocol):
         self._need = 0
         """Octets that must be there before it is worth looking at them."""
         self._scan = 0
-        """Where the first message begins in what waits that was not looked at for an Unbind."""
+        """Where the first message begins in what waits that was not looked at for an Unbind; 0 when nothing waits."""
         self._rest = 0
         """Octets that are still to come of a message whose beginning was relayed, or discarded."""
         self._tail = 0
@@ -260,7 +268,6 @@ class Session(asyncio.Protocol):
             if self.state is State.CLOSING:
                 return
             self._in = bytearray(data)
-            self._scan = 0
             self._look_ahead()
             return
         waiting += data
@@ -269,6 +276,10 @@ class Session(asyncio.Protocol):
         elif len(waiting) >= self._need:
             self._in = None
             self._take(bytes(waiting), 0)
+
+    def take_turn(self) -> None:
+        """Others had theirs: go on with what the client has sent."""
+        self._release(_TURN)
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -336,6 +347,7 @@ class Session(asyncio.Protocol):
                 at = self._go_on(data)
             run = at
             need = self._tail
+            looked_into = 0
             plain, outstanding, limit, most = self._plain, self._outstanding, self._limit, self._rules.limits.operations
             while at < size and not self._tail:
                 found = head(data, at, limit)
@@ -365,6 +377,11 @@ class Session(asyncio.Protocol):
                 if self._held:
                     break
                 need = self._tail
+                looked_into += 1
+                if looked_into == _MOST_AT_ONCE and at < size and not need:
+                    self._held |= _TURN
+                    self._host.later(self)
+                    break
                 plain, outstanding, limit = self._plain, self._outstanding, self._limit
             if self._held & _OVER:
                 return
@@ -373,7 +390,7 @@ class Session(asyncio.Protocol):
             if at < size:
                 self._in = bytearray(data[at:] if at else data)
                 self._need = need
-                self._scan = 0
+                self._scan = max(0, self._scan - at)
                 if at:
                     self._begun_at = 0.0  # else it is the same message still
                 if self._held:
@@ -561,7 +578,8 @@ class Session(asyncio.Protocol):
             return
         at, size, limit = self._scan, len(waiting), self._rules.limits.pdu_bound
         try:
-            while at < size:
+            # What waits for its turn alone is dealt with in its order, a leave too.
+            while at < size and self._held != _TURN:
                 found = head(waiting, at, limit)
                 if found is None:
                     break
@@ -583,7 +601,9 @@ class Session(asyncio.Protocol):
             return
         waiting, self._in = self._in, None
         if waiting:
-            self._take(bytes(waiting), len(waiting) if why == _BIND else 0)
+            self._take(bytes(waiting), len(waiting) if why & (_BIND | _TURN) else 0)
+        if self._in is None:
+            self._scan = 0
         self._no_upstream = False
         if not self._held:
             self._resume(_QUEUE)

@@ -328,6 +328,7 @@ class Stage:
         self.outcomes: list[str] = []
         self.malformed: list[str] = []
         self.handshakes = 0
+        self.turns: list[Session] = []
         self.gone = 0
         self.transport = FakeTransport()
         self.session = Session(self, LISTEN, source, secured=secured)
@@ -350,6 +351,10 @@ class Stage:
         """The handshake is done when the test says so."""
         self.handshakes += 1
 
+    def later(self, session: Session) -> None:
+        """Its turn comes when the test says so."""
+        self.turns.append(session)
+
     def left(self, session: Session) -> None:
         """Count it."""
         self.gone += 1
@@ -371,6 +376,13 @@ class Stage:
     def client(self, *octets: bytes) -> list[bytes]:
         """The client sends these in one piece. What it is told until then."""
         self.session.data_received(b"".join(octets))
+        return self.told()
+
+    def turn(self) -> list[bytes]:
+        """Whoever waits for a turn has one. What the client is told until then."""
+        waiting, self.turns = self.turns, []
+        for session in waiting:
+            session.take_turn()
         return self.told()
 
     def told(self) -> list[bytes]:

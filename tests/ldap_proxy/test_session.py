@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldap_proxy import message
-from ldap_proxy.ber import wrapped
+from ldap_proxy.ber import head, wrapped
 from ldap_proxy.message import ResultCode
 from ldap_proxy.settings import Anonymous, Application, Limits, OperationsSettings
 from ldap_proxy.states import MOVES, Event, State
@@ -321,6 +322,83 @@ def test_too_much_that_waits_stops_the_reading() -> None:
     assert stage.transport.reading
     assert codes(stage.told()) == [(2, 0x61, REFUSED)]
     assert b"".join(stage.sent()) == bytes(given)
+
+
+def test_a_flood_of_messages_leaves_others_their_turn() -> None:
+    """What is looked into, and not just passed on, is so a few at a time; nothing is dropped, and the order stays."""
+    stage = Stage().bound()
+    requests = [modify(100) if number == 100 else compare(number, b"userPassword") for number in range(10, 110)]
+
+    told = stage.client(*requests, UNBIND)
+    assert 1 <= len(told) <= 20
+    rounds = 1
+    while stage.turns:
+        assert not stage.is_over
+        told += stage.turn()
+        rounds += 1
+
+    assert codes(told) == [(number, 0x6F, ResultCode.UNWILLING_TO_PERFORM) for number in range(10, 110) if number != 100]
+    assert stage.sent() == [modify(100)]
+    assert rounds >= 5
+    assert stage.is_over
+
+
+def test_a_flood_that_nobody_answers_stops_the_reading() -> None:
+    """Abandons of nothing: what waits for its turn is bounded as what waits for a bind is."""
+    stage = Stage(door_settings(limits=Limits(queued=1000)))
+    octets = message.build_abandon(5, 77) * 1000
+
+    stage.client(octets)
+    assert not stage.transport.reading
+    while stage.turns:
+        assert stage.turn() == []
+
+    assert stage.transport.reading
+    assert stage.session._in is None
+
+
+def test_the_end_ends_the_waiting_for_a_turn() -> None:
+    """The client goes while it waits for its turn."""
+    stage = Stage()
+
+    stage.client(*(compare(number, b"userPassword") for number in range(10, 110)))
+    stage.session.eof_received()
+
+    assert stage.turns
+    assert stage.turn() == []
+    assert stage.is_over
+
+
+def test_start_tls_that_waited_for_its_turn_came_too_early() -> None:
+    """It was sent while others were unanswered (RFC 4511 section 4.14.1)."""
+    stage = Stage(door_settings(tls=TLS))
+
+    told = stage.client(*(compare(number, b"userPassword") for number in range(10, 110)), START_TLS)
+    while stage.turns:
+        told += stage.turn()
+
+    assert codes(told)[-1] == (1, 0x78, ResultCode.OPERATIONS_ERROR)
+    assert not stage.handshakes
+
+
+def test_what_waits_is_looked_over_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Binds in a row, each of which has to wait: the rest of the row is not measured again for each."""
+    measured = 0
+
+    def counted(*given: Any) -> Any:
+        nonlocal measured
+        measured += 1
+        return head(*given)
+
+    stage = Stage()
+    stage.gate.by_itself = False
+    monkeypatch.setattr("ldap_proxy.session.head", counted)
+    stage.client(*(message.build_bind(number, BOB, b"secret") for number in range(1, 101)))
+    for number in range(100):
+        stage.gate.asked[number].say(Accepted("event", "totp", "totp:12"))
+
+    assert codes(stage.told()) == [(number, 0x61, REFUSED) for number in range(1, 101)]
+    assert measured < 400
 
 
 def test_what_was_asked_before_a_bind_may_be_answered_during_it() -> None:
