@@ -124,7 +124,10 @@ def why(
         found = [json_text.loads(entry.body) for entry in audit_log.find(connection, event.strip().upper())]
         found = found or [json_text.loads(entry.body) for entry in audit_log.find(connection, event.strip())]
     if not found:
-        raise NotFound(f"there is no event {event[:64]!a}", cure="see `mfactl audit tail`")
+        raise NotFound(
+            f"there is no event {event[:64]!a}",
+            cure="see `mfactl audit tail`; binds over LDAP of which no code was asked stand in bind_log alone",
+        )
     if json:
         say_json([body | {"advice": advice(body).meaning, "cure": advice(body).cure} for body in found])
         return

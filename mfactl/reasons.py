@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mfa_core.model import Door
 from mfa_core.verdict import Exemption, Reason, Unready
 from mfactl.output import moment, printable
 
@@ -30,7 +31,8 @@ REFUSALS: Mapping[str, Advice] = {
     ),
     _R.REPLAYED: Advice(
         "the code was right, and used before (or before a restore)",
-        "wait for the next code; if the user did not use it, `mfactl user reset NAME`",
+        "wait for the next code; an application that binds twice over LDAP needs `remember`; if the user did not use the code,"
+        " `mfactl user reset NAME`",
     ),
     _R.MALFORMED: Advice(
         "what was typed cannot be a code of any kind that this user has",
@@ -71,7 +73,10 @@ REFUSALS: Mapping[str, Advice] = {
 UNREADY: Mapping[str, Advice] = {
     _U.STORE: Advice("the store could not be read or written", "`mfactl doctor`"),
     _U.STORE_FULL: Advice("the use of a code could not be recorded", "free space on the file system of state_dir"),
-    _U.BACKEND: Advice("the backend for passwords did not answer", "see `primary` of the door, and its server"),
+    _U.BACKEND: Advice(
+        "the backend for passwords did not answer",
+        "see `primary` of the door (of the LDAP door: `upstream`) and its server; `mfactl doctor`",
+    ),
     _U.OVERLOADED: Advice("a bound was reached", "see `limits`, and who sends so much"),
     _U.CONFIGURATION: Advice("the configuration cannot be used", "`mfactl policy check`"),
     _U.CLOCK: Advice("the clock stands before a step that was accepted", "`timedatectl`, and wait until it is synchronised"),
@@ -89,6 +94,14 @@ EXEMPTIONS: Mapping[str, Advice] = {
     ),
     _E.ENROLLED_ONLY: Advice("the rule asks enrolled users only, and this one is not", "`mfactl enrol NAME`"),
 }
+
+_NOBODYS_DN = Advice(
+    "this DN gives no user here and is not exempt, whatever password and code were",
+    "for a person compare `user` of doors.ldap (base_dn, mapping, attributes, lookup) with it and see that the entry exists;"
+    " for the account of an application name it in exempt.dn; `mfactl doctor`",
+)
+"""Over LDAP a name that is a DN is one that the mapping made no user name of."""
+_OF_NOBODY = frozenset({_R.FIRST_FACTOR_FAILED, _R.NO_CODE, _R.EMPTY, _R.MALFORMED, _R.MISMATCH, _R.UNKNOWN_USER})
 
 _OUTCOMES = {
     "accepted": Advice("the second factor was verified, and its use recorded"),
@@ -150,6 +163,8 @@ def advice(body: Mapping[str, Any]) -> Advice:
     if body.get("event") == "admin":
         return Advice(_deed(body))
     reason, outcome = str(body.get("reason", "")), str(body.get("outcome", ""))
+    if body.get("door") == Door.LDAP and reason in _OF_NOBODY and "=" in str(body.get("user", "")):
+        return _NOBODYS_DN
     for table in (REFUSALS, UNREADY, EXEMPTIONS):
         if reason in table:
             return table[reason]

@@ -196,6 +196,7 @@ class Parts:
                 ("doors.pam.socket_dir", _socket_dir(self.started), _socket_dir(config)),
                 ("doors.radius.listen", _radius_listen(self.started), _radius_listen(config)),
                 ("doors.ldap.listen", _ldap_listen(self.started), _ldap_listen(config)),
+                ("doors.ldap.workers", _ldap_workers(self.started), _ldap_workers(config)),
             )
             if old != new
         ]
@@ -233,8 +234,11 @@ def _radius_listen(config: Config) -> object:
 
 
 def _ldap_listen(config: Config) -> object:
-    door = config.doors.ldap
-    return None if door is None else (door.listen, door.workers)
+    return None if config.doors.ldap is None else config.doors.ldap.listen
+
+
+def _ldap_workers(config: Config) -> object:
+    return None if config.doors.ldap is None else config.doors.ldap.workers
 
 
 def build(

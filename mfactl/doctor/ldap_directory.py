@@ -40,7 +40,9 @@ def check_directory(config: Config, settings: LdapDoorSettings) -> Iterator[Find
             well.append(server)
     if not well:
         # each of them is a warning beside the others; together they are a problem
-        findings = [Finding(Weight.PROBLEM, one.place, one.seen, one.cure) for one in findings]
+        findings = [
+            Finding(Weight.PROBLEM, one.place, one.seen, one.cure) if one.weight is Weight.WARNING else one for one in findings
+        ]
     yield from findings
     if well:
         yield from _check_exempt(config, settings, well[0])
@@ -115,7 +117,7 @@ def _check_there(settings: LdapDoorSettings, server: Server, dns: Sequence[Dn], 
                 case Done(result=result) if result is not None and result.code == ResultCode.NO_SUCH_OBJECT and lookup.bind_dn:
                     yield Finding(
                         Weight.WARNING, DIRECTORY, f"{dn} is exempt, and there is no such entry",
-                        "take it out of `exempt`: whoever may create it would need no code",
+                        "spell it as the directory does, or take it out of `exempt`: whoever may create it would need no code",
                     )  # fmt: skip
                 case Done() | Failed(failure=Failure.NOT_FOUND):
                     hidden += 1

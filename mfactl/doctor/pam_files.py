@@ -104,7 +104,7 @@ def check_pam_files(
         yield Finding(
             Weight.WARNING,
             "pam",
-            f"no file names {MODULE}: nobody is asked for a second factor",
+            f"no file names {MODULE}: no login through PAM is asked for a second factor",
             f"`auth required {MODULE}` and `account required {MODULE} require_mfa` in the file of the service",
         )
         return

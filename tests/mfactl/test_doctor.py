@@ -251,6 +251,18 @@ def test_every_reason_is_explained() -> None:
     assert advice({"event": "attempt", "outcome": "accepted"}).meaning
 
 
+@pytest.mark.parametrize("reason", [Reason.FIRST_FACTOR_FAILED, Reason.NO_CODE, Reason.UNKNOWN_USER])
+def test_dn_that_is_no_user_is_not_taken_for_a_wrong_password(reason: Reason) -> None:
+    """Over LDAP alone, and not where a refusal has another cause."""
+    event = {"event": "attempt", "door": "ldap", "outcome": "rejected", "reason": reason, "user": "cn=wiki,dc=example,dc=org"}
+
+    assert "gives no user" in advice(event).meaning
+    assert "exempt.dn" in advice(event).cure
+    for other in ({"user": "alice"}, {"door": "radius"}, {"reason": Reason.LOCKED}):
+        told = event | other
+        assert advice(told) == REFUSALS[told["reason"]]
+
+
 def test_every_action_is_told_in_a_sentence() -> None:
     """As the source records them."""
     sources = [path.read_text() for room in ("mfa_runtime", "mfactl") for path in (REPOSITORY / room).rglob("*.py")]

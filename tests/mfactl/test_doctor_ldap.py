@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -71,6 +72,31 @@ def test_door_without_a_directory_is_a_problem(mfactl: Command, tmp_path: Path) 
     assert f"nobody answers at ldapi://{path}" in problems
     assert any(f"ldap://127.0.0.1:{port}" in seen for seen in problems)
     assert mfactl("status", "--json").json["sockets"][f"ldapi://{path}"] is False
+
+
+def test_what_works_of_servers_that_are_all_dead_is_no_problem(mfactl: Command, tmp_path: Path) -> None:
+    """They take connections and no TLS: the second is the problem, of each."""
+    with socket.create_server(("127.0.0.1", 0)) as one, ThreadPoolExecutor(1) as pool:
+        pool.submit(hang_up, one)
+        server = f"ldaps://127.0.0.1:{one.getsockname()[1]}"
+        other = server.replace("127.0.0.1", "localhost")
+        with_door(tmp_path, f"{{listen: 'ldapi://{tmp_path}/ldapi', upstream: ['{server}', '{other}']}}")
+        found = {one["seen"]: one["weight"] for one in mfactl("doctor", "--json").json if one["place"] == "upstream"}
+        one.shutdown(socket.SHUT_RDWR)
+
+    for url in (server, other):
+        assert found.pop(f"{url} takes connections") == "ok"
+    assert len(found) == 2
+    assert set(found.values()) == {"problem"}
+
+
+def hang_up(listener: socket.socket) -> None:
+    """On whoever comes, until it is shut down."""
+    while True:
+        try:
+            listener.accept()[0].close()
+        except OSError:
+            return
 
 
 def test_what_is_wrong_with_its_settings_is_told(mfactl: Command, tmp_path: Path) -> None:

@@ -335,7 +335,7 @@ def test_nothing_is_remembered_among_several_processes_whatever_a_reload_says(sh
     """A refusal at one could not reach what another one remembers. `workers` needs a restart, and `remember` with it."""
     shared.configure(workers=1, remember="apache", separator=";")
     shared.mfad.reload()
-    assert "restart mfad for doors.ldap.listen" in shared.mfad.log()
+    assert "restart mfad for doors.ldap.workers\n" in shared.mfad.log()
     wait_until(lambda: all(shared.log_in(shared.mfad.person(), ";") == OK for _ in range(4)), "both have read it")
     for _ in range(3):
         person = shared.mfad.person()
