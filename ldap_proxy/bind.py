@@ -120,7 +120,7 @@ class Bind:
     __slots__ = (
         "_attempt", "_call_off", "_checked", "_decisive", "_event_id", "_good", "_over", "_password", "_pending", "_permits",
         "_poll", "_refusal", "_refusal_code", "_request", "_sent_at", "_services", "_session", "_settings", "_started",
-        "_trouble", "_user", "_way", "directory_s", "expects", "message_id", "until",
+        "_trouble", "_trying", "_user", "_way", "directory_s", "expects", "message_id", "until",
     )  # fmt: skip
 
     def __init__(
@@ -156,6 +156,8 @@ class Bind:
         self._refusal_code = 0
         self._trouble: Answer | None = None
         """What the client is to hear in place of what the gate makes of it."""
+        self._trying = False
+        """Whether it counts as an attempt on an exempt account that is under way."""
         self._sent_at = 0.0
         self.directory_s = 0.0
 
@@ -219,6 +221,8 @@ class Bind:
         if not self._services.guessing.may_try(session.source, request.name, shown):
             self._refuse(self._refused("too_many_failures"))
             return
+        self._services.guessing.began(session.source)
+        self._trying = True
         session.reach()
 
     def _take_gate_way(self) -> None:
@@ -412,7 +416,7 @@ class Bind:
         if result.code == ResultCode.SASL_BIND_IN_PROGRESS:
             if way is not _Way.SASL:
                 raise Malformed("a simple bind that is to go on")
-            self._over = True
+            self._stop()
             self._write(Answer(result.code, "", Outcome.STEP))
             self._session.conclude(Event.STEPPED, pdu, sasl=self._request.mechanism)
             return
@@ -555,6 +559,9 @@ class Bind:
         """Call off what is under way: the gate is told, so that it keeps nothing for this bind."""
         self._over = True
         self.expects = 0
+        if self._trying:
+            self._trying = False
+            self._services.guessing.ended(self._session.source)
         if self._poll is not None:
             self._poll.cancel()
         call_off, self._call_off = self._call_off, None

@@ -39,13 +39,31 @@ class Guessing:
         self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._good: Kept[tuple[str, bytes], tuple[bytes, float]] = Kept(max_entries=MAX_GOOD, monotonic=monotonic)
         self._origins: dict[str, str] = {}
+        self._under_way: dict[str, int] = {}
+
+    def began(self, source: str) -> None:
+        """The directory is asked; :meth:`ended` is to follow."""
+        origin = self._origin(source)
+        self._under_way[origin] = self._under_way.get(origin, 0) + 1
+
+    def ended(self, source: str) -> None:
+        """It has answered, or is not waited for any more."""
+        origin = self._origin(source)
+        left = self._under_way.pop(origin, 0) - 1
+        if left > 0:
+            self._under_way[origin] = left
 
     def may_try(self, source: str, name: bytes, password: Secret) -> bool:
-        """Whether the directory may be asked about this password of the exempt ``name``."""
+        """Whether the directory may be asked about this password of the exempt ``name``.
+
+        Where somebody has failed, those that are under way count as failures: many at once must not be a way to try more. Where
+        nobody has, all may try: an application opens all of its connections when it starts.
+        """
         if not self._failures:
             return True
         origin = self._origin(source)
-        if self._count(origin) <= self._most - 1:
+        count = self._count(origin)
+        if not count or count + self._under_way.get(origin, 0) <= self._most - 1:
             return True
         good = self._good.get((origin, name))
         return good is not None and hmac.compare_digest(good[0], self._tag(origin, name, password))

@@ -445,6 +445,26 @@ def test_a_wrong_password_of_an_exempt_identity() -> None:
     assert stage.journal.lines[-1]["reason"] == "too_many_failures"
 
 
+@pytest.mark.parametrize("end", ["granted", "refused", "client gone", "directory gone"])
+def test_attempts_on_exempt_accounts_are_under_way_until_they_end(end: str) -> None:
+    """However that is."""
+    stage = Stage()
+    stage.client(SERVICE_LOGIN)
+    assert stage.services.guessing._under_way == {stage.session.source: 1}
+    match end:
+        case "granted":
+            stage.directory(bind_result(2))
+            stage.directory(who_is(2, b"dn:" + SERVICE))
+        case "refused":
+            stage.directory(bind_result(2, 49))
+        case "client gone":
+            stage.session.eof_received()
+        case _:
+            stage.session.upstream_lost(None)
+
+    assert stage.services.guessing._under_way == {}
+
+
 def test_groups_are_asked_for_twice() -> None:
     """By the name as it is written, to know the way, and by the identity, which decides."""
     group = parse_dn("cn=apps,dc=example,dc=org")

@@ -65,6 +65,31 @@ def test_failures_beyond_the_bound_do_not_pile_up(guessing: Guessing, clock: Fak
     assert guessing.may_try(HERE, SVC, WRONG)
 
 
+def test_what_is_under_way_counts_where_somebody_has_failed(guessing: Guessing, clock: FakeClock) -> None:
+    """Many guesses at once are no way to have more of them."""
+    fail(guessing, HERE)
+    clock.advance(FORGIVEN_S * 3 + 1)
+    for _ in range(3):
+        assert guessing.may_try(HERE, SVC, WRONG)
+        guessing.began(HERE)
+    assert not guessing.may_try(HERE, SVC, WRONG)
+    assert guessing.may_try(THERE, SVC, WRONG)
+
+    guessing.ended(HERE)
+    assert guessing.may_try(HERE, SVC, WRONG)
+
+
+def test_an_application_may_open_all_its_connections_at_once(guessing: Guessing, clock: FakeClock) -> None:
+    """Nobody has failed there, or not for long; afterwards nothing is under way."""
+    fail(guessing, THERE)
+    for _ in range(MOST * 3):
+        assert guessing.may_try(HERE, SVC, GOOD)
+        guessing.began(HERE)
+    for _ in range(MOST * 3):
+        guessing.ended(HERE)
+    assert not guessing._under_way
+
+
 def test_one_host_has_a_64_of_ipv6(guessing: Guessing) -> None:
     """Another address of the same /64 is the same guesser."""
     fail(guessing, "2001:db8::1")
