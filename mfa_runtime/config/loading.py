@@ -257,6 +257,8 @@ def _problem(document: Document, model: type[BaseModel], detail: ErrorDetails, p
         near = difflib.get_close_matches(name, [one for names in known for one in names], n=1)
         if spellings is not None:
             seen, expected = "the same condition in two spellings", f"one of {', '.join(spellings)}"
+        elif "=" in name:
+            cure = "put a DN in quotes: within braces YAML takes it apart at its commas"
         elif near:
             cure = f"perhaps {near[0]} is meant"
     elif kind == "missing":

@@ -361,6 +361,7 @@ MISTAKES: list[tuple[str, int, str, str, str, str]] = [
      "each server once", ""),
     (says("primary: {type: none}"), 4, f"{DOOR}.primary", "an unknown key", "one of", ""),
     (says("lisen: x"), 4, f"{DOOR}.lisen", "an unknown key", "one of", "perhaps listen"),
+    (says("exempt: {dn: cn=a,dc=b}"), 4, f"{DOOR}.exempt.dc=b", "an unknown key", "one of dn", "a DN in quotes"),
     (says("listen: []"), 4, f"{DOOR}.listen", "a list of 0", "1 to 64", ""),
     *(
         (says(f"listen: ['{one}']"), 4, f"{DOOR}.listen[0]", "", "listeners such as", "")
