@@ -92,6 +92,14 @@ def build_ldap_settings(config: Config, door: LdapDoor) -> LdapDoorSettings:
         applications.append(replace(application, networks=one.network, listens=tuple(map(_listen, one.listen))))
     mapping = _mapping(building, door.user)
     lookup = _lookup(building)
+    if not config.identity.fold_case and (mapping.kind is not MappingKind.ATTRIBUTE or mapping.bind_names):
+        # Directories compare the names in DNs without case, so that all of Alice's spellings are "alice" here. Enrolled as
+        # "Alice" she would be a user whom nobody knows, and whoever is not known may be one who needs no factor.
+        building.note(
+            ("identity", "fold_case"), "false", "true beside doors.ldap: in a DN Alice and alice are one entry",
+            "leave fold_case out, or take users by the attribute that they are enrolled under (doors.ldap.user.mapping: "
+            "attribute, without bind_names)",
+        )  # fmt: skip
     if building.problems:
         raise ConfigurationProblems(building.problems)
     return LdapDoorSettings(

@@ -191,6 +191,29 @@ def test_a_pattern_arrives_ready_to_be_matched() -> None:
     assert settings.mapping.pattern.fullmatch(parse_dn("uid=Alice,dc=B").text)
 
 
+@pytest.mark.parametrize(
+    ("user", "told"),
+    [
+        ("", True),
+        ("    user: {mapping: pattern, pattern: 'uid=(?P<user>[a-z]+),.*'}", True),
+        ("    user: {mapping: attribute, attribute: uid, bind_names: true}", True),
+        ("    user: {mapping: attribute, attribute: uid}", False),
+    ],
+)
+def test_case_of_names_counts_only_where_it_arrives(user: str, told: bool) -> None:
+    """A DN says "alice" of somebody enrolled as "Alice": to a policy of `enrolled_only` she would have no factor."""
+    lines = f"identity:\n  fold_case: false\ndoors:\n  ldap:\n    upstream: ldap://127.0.0.1:13891\n{user}\n"
+    config = load_config_text(lines, name="mfad.yaml", base=Path("/etc/mfad"))
+    assert config.doors.ldap is not None
+
+    if not told:
+        assert build_ldap_settings(config, config.doors.ldap).mapping.kind is MappingKind.ATTRIBUTE
+        return
+    with pytest.raises(ConfigurationProblems) as refused:
+        build_ldap_settings(config, config.doors.ldap)
+    assert [(one.line, one.key) for one in refused.value.problems] == [(2, "identity.fold_case")]
+
+
 def test_everything_that_is_wrong_is_told_at_once_with_its_line(tmp_path: Path) -> None:
     found = problems_of(
         """    upstream: ldap://127.0.0.1:1
