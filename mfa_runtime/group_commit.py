@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 _Answer = Callable[[Result | BaseException], None]
 _Processed = tuple[list[_Answer[Result]], Sequence[Result | BaseException]]
 
+MAX_AT_ONCE = 32
+"""Jobs that are processed on the loop's thread: others of the loop wait for it."""
 MAX_BATCH = 256
 """Jobs in one transaction. Larger ones gain nothing and make the first of them wait."""
 
@@ -38,6 +40,9 @@ class GroupCommit(Generic[Job, Result]):
     With ``settle`` the results hold when that has returned as well, and are delivered then. It is called for one batch or
     several, in a second thread while others are processed already, or, when nothing waits, where the batch was processed: a
     lone job need not pay for another hand-over. What it raises becomes the answer of the batches it was called for.
+
+    With ``process_now`` small batches are processed on the loop itself, and settled in the second thread; None from it sends
+    the batch to the first one. The next batch gathers until this one is settled, as it does while the first thread is at work.
     """
 
     def __init__(
@@ -47,15 +52,18 @@ class GroupCommit(Generic[Job, Result]):
         capacity: int,
         idle: Callable[[], None],
         settle: Callable[[], None] | None = None,
+        process_now: Callable[[Sequence[Job]], Sequence[Result] | None] | None = None,
     ) -> None:
         self._process = process
+        self._process_now = process_now if settle is not None else None
         self._settle = settle
         self._capacity = capacity
         self._idle = idle
         self._batches: queue.SimpleQueue[tuple[list[Job], list[_Answer[Result]]] | None] = queue.SimpleQueue()
         self._jobs: list[Job] = []
         self._answers: list[_Answer[Result]] = []
-        self._processed: queue.SimpleQueue[_Processed[Result] | None] = queue.SimpleQueue()
+        self._processed: queue.SimpleQueue[tuple[_Processed[Result], bool] | None] = queue.SimpleQueue()
+        """What is to be settled, and whether the writer is free when it is."""
         self._under_way = 0
         self._busy = False
         self._scheduled = False
@@ -144,6 +152,11 @@ class GroupCommit(Generic[Job, Result]):
         del jobs[MAX_BATCH:], answers[MAX_BATCH:]
         self._under_way += len(jobs)
         self._busy = True
+        if self._process_now is not None and len(jobs) <= MAX_AT_ONCE:
+            results = self._process_now(jobs)
+            if results is not None:
+                self._processed.put(((answers, results), True))
+                return
         self._batches.put((jobs, answers))
 
     def _work(self) -> None:
@@ -170,7 +183,7 @@ class GroupCommit(Generic[Job, Result]):
                 self._tell(self._deliver, [(answers, results)], True)
             elif self._jobs:
                 # Others wait: they are processed while this batch is settled.
-                self._processed.put((answers, results))
+                self._processed.put(((answers, results), False))
                 self._tell(self._go_on)
             else:
                 self._tell(self._deliver, self._settled(self._settle, [(answers, results)]), True)
@@ -180,11 +193,12 @@ class GroupCommit(Generic[Job, Result]):
             batch = self._processed.get()
             if batch is None:
                 return
-            batches = [batch]
+            batches, frees = [batch[0]], batch[1]
             with contextlib.suppress(queue.Empty):
                 while (batch := self._processed.get_nowait()) is not None:
-                    batches.append(batch)
-            self._tell(self._deliver, self._settled(settle, batches), False)
+                    batches.append(batch[0])
+                    frees = frees or batch[1]
+            self._tell(self._deliver, self._settled(settle, batches), frees)
             if batch is None:
                 return
 

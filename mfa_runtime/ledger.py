@@ -52,7 +52,7 @@ FORESIGHT_S = 1.0
 
 
 class Ledger:
-    """Judges batches against the store. One thread uses it (the group commit's)."""
+    """Judges batches against the store. Two threads use it, in turns: the loop's where it need not wait, else the writer's."""
 
     def __init__(
         self,
@@ -76,6 +76,8 @@ class Ledger:
         self._told: deque[str] = deque(maxlen=MAX_DEFERRED)
         self._committed: deque[str] = deque()
         self._settling = threading.Lock()
+        self._turn = threading.Lock()
+        """Whose turn the session is."""
         self._crowded = 0
         self._freshness = Freshness()
         self.written = 0
@@ -119,6 +121,25 @@ class Ledger:
         Questions (nothing typed) are answered from a reading transaction when the answer is a challenge: it gives nothing
         away, so its event may wait for the next write. Everything else is written before it is answered.
         """
+        with self._turn:
+            return self._commit(entries)
+
+    def commit_now(self, entries: Sequence[Entry]) -> list[Ruling] | None:
+        """As :meth:`commit`, where it is asked, on the loop's thread: a few short attempts cost less than the hand-overs
+        between two threads that take the interpreter from each other at each statement. None, and nothing is written, where it
+        would have to wait, or anything is out of order: :meth:`commit` finds out what.
+        """
+        if not self._asks_at_once or self._crowded or not self._turn.acquire(blocking=False):
+            return None
+        try:
+            return self._write(entries, now=True)
+        except Exception as err:  # noqa: BLE001  it breaks again where it is answered
+            log.debug("a batch is left to the writer's thread: %s", err)
+            return None
+        finally:
+            self._turn.release()
+
+    def _commit(self, entries: Sequence[Entry]) -> list[Ruling]:
         rulings: list[Ruling | None] = [None] * len(entries)
         asking = [i for i, e in enumerate(entries) if e.attempt.typed is None]
         if asking:
@@ -149,7 +170,8 @@ class Ledger:
         """Write the events that wait. Called when there is nothing else to do, and at the end."""
         try:
             if self._deferred:
-                self._write([])
+                with self._turn:
+                    self._write([])
             self.settle()
         except MfaError as err:
             log.error("%d audit events wait: %s", len(self._deferred), err)
@@ -180,12 +202,17 @@ class Ledger:
         if not self._asks_at_once:
             return None
         mark = self._freshness.mark
+        # The writer's session has the pages in memory; those of any other one are dropped at each commit.
+        mine = self._turn.acquire(blocking=False)
         try:
-            with self._asking.reading() as connection:
+            with self._session.looking() if mine else self._asking.reading() as connection:
                 return Sitting(connection, entries, self._keyring, self._clock()).looks(mark)
         except Exception as err:  # noqa: BLE001  it breaks again where it is answered
             log.debug("a look at the store failed: %s", err)
             return None
+        finally:
+            if mine:
+                self._turn.release()
 
     def _questions(self, session: Session, entries: Sequence[Entry]) -> list[Ruling | None]:
         try:
@@ -247,7 +274,7 @@ class Ledger:
                     return self._broken(entry, problem)
         return self._broken(entry, err)
 
-    def _write(self, entries: Sequence[Entry]) -> list[Ruling]:
+    def _write(self, entries: Sequence[Entry], *, now: bool = False) -> list[Ruling]:
         deferred = [self._deferred.popleft() for _ in range(len(self._deferred))]
         foreseen: list[tuple[Sitting, list[Judgement]]] = []
 
@@ -264,7 +291,7 @@ class Ledger:
             self._crowded -= 1
             foresee()
         try:
-            with self._session.writing(meanwhile) as connection:
+            with self._session.writing_now() if now else self._session.writing(meanwhile) as connection:
                 sitting, judged = self._judged(connection, entries, foreseen)
                 sitting.write()
                 events: list[Event] = [*deferred, *(judgement.event for judgement in judged)]

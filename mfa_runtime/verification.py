@@ -112,7 +112,7 @@ class Verification:
         self._primaries = dict(primaries or {})
         self._enroller = enroller
         self._writer: GroupCommit[Entry, Ruling] = GroupCommit(
-            ledger.commit, capacity=capacity, idle=ledger.flush, settle=ledger.settle
+            ledger.commit, capacity=capacity, idle=ledger.flush, settle=ledger.settle, process_now=ledger.commit_now
         )
         self._hashers = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
         self._hashing: Counter[str] = Counter()

@@ -138,6 +138,10 @@ class Session:
 
     def reading(self) -> _Transaction:
         """As :meth:`Store.reading`."""
+        return _Transaction(self, "BEGIN", patient=self._log is not None)
+
+    def looking(self) -> _Transaction:
+        """As :meth:`reading`, but a lock of the moment (somebody recovers the log) is an error at once."""
         return _Transaction(self, "BEGIN")
 
     def writing(self, meanwhile: Callable[[], None] | None = None) -> _Transaction:
@@ -148,6 +152,12 @@ class Session:
         if self._refused:
             raise _meaning(self._refused)
         return _Transaction(self, "BEGIN IMMEDIATE", meanwhile)
+
+    def writing_now(self) -> _Transaction:
+        """As :meth:`writing`, for a thread that must not wait: when another process is writing, StoreUnavailable."""
+        if self._refused:
+            raise _meaning(self._refused)
+        return _Transaction(self, "BEGIN IMMEDIATE")
 
     def settle(self) -> None:
         """Return when every transaction that this session has committed is durable. Any thread may call it.
@@ -178,6 +188,7 @@ class Session:
             if self._log is not None:
                 raw: Any = connection.connection.driver_connection
                 raw.execute("PRAGMA synchronous=NORMAL")
+                raw.execute("PRAGMA busy_timeout=0")  # it waits in its own way: see _take_turns
                 raw.execute("SELECT 1 FROM sqlite_master").fetchone()  # makes the log, if this is the first to look
                 # From before the first write on: the kernel tells an error of the disk to those who had the file open by then.
                 with self._log_lock:
@@ -216,12 +227,15 @@ class Session:
 class _Transaction:
     """One transaction of a session. A class, and not a generator as its slower siblings are: every login has two."""
 
-    __slots__ = ("_begin", "_meanwhile", "_raw", "_session")
+    __slots__ = ("_begin", "_meanwhile", "_patient", "_raw", "_session")
 
-    def __init__(self, session: Session, begin: str, meanwhile: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, session: Session, begin: str, meanwhile: Callable[[], None] | None = None, *, patient: bool = False
+    ) -> None:
         self._session = session
         self._begin = begin
         self._meanwhile = meanwhile
+        self._patient = patient
 
     def __enter__(self) -> Connection:
         with translated():
@@ -230,10 +244,16 @@ class _Transaction:
             self._raw = raw
             if connection.dialect.name == "sqlite":
                 try:
+                    if self._patient:
+                        raw.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
                     if self._meanwhile is None:
                         raw.execute(self._begin)  # other drivers begin by themselves
                     else:
                         self._take_turns(raw, self._meanwhile)
+                except sqlite3.OperationalError as err:
+                    if err.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                        self._session.close()
+                    raise  # nothing has begun where somebody else holds the lock
                 except BaseException:
                     self._session.close()
                     raise
@@ -242,7 +262,6 @@ class _Transaction:
     def _take_turns(self, raw: Any, meanwhile: Callable[[], None]) -> None:
         """Begin, when the other process is ready: asked often, because SQLite's own waiting grows to a tenth of a second."""
         deadline = 0.0
-        raw.execute("PRAGMA busy_timeout=0")
         while True:
             try:
                 raw.execute(self._begin)
@@ -258,7 +277,6 @@ class _Transaction:
                     raise
                 else:
                     time.sleep(TURN_S)
-        raw.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, _traceback: object) -> None:
         with translated():
@@ -266,6 +284,8 @@ class _Transaction:
                 if err is not None:
                     raise err
                 self._raw.commit()
+                if self._patient:
+                    self._raw.execute("PRAGMA busy_timeout=0")
             except BaseException:
                 # Closing rolls back; after a failure nothing is known of the connection but that.
                 self._session.close()

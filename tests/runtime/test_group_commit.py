@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from mfa_core.errors import Overloaded
-from mfa_runtime.group_commit import MAX_BATCH, GroupCommit
+from mfa_runtime.group_commit import MAX_AT_ONCE, MAX_BATCH, GroupCommit
 
 
 class Work:
@@ -316,3 +316,91 @@ def test_stopping_answers_what_waits_and_rests_once_more() -> None:
         return work.idle
 
     assert asyncio.run(run()) >= 1
+
+
+class AtOnce:
+    """Processes on the loop, where it may."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self.willing = True
+        self.batches: list[list[int]] = []
+
+    def __call__(self, jobs: Sequence[int]) -> list[int] | None:
+        if not self.willing:
+            return None
+        self.batches.append(list(jobs))
+        return [2 * job for job in jobs]
+
+
+def test_few_jobs_are_processed_on_the_loop_and_told_when_they_are_settled() -> None:
+    """What comes meanwhile is the next batch, and not one for each turn of the loop."""
+
+    async def run() -> None:
+        work, flush, seen = Work(), Flush(), list[object]()
+        now = AtOnce(work)
+        writer: GroupCommit[int, int] = GroupCommit(
+            work.process, capacity=10_000, idle=work.rest, settle=flush, process_now=now
+        )
+        writer.start()
+        writer.submit_to(1, seen.append)
+        await until(lambda: bool(flush.calls))
+        for n in (2, 3, 4):
+            writer.submit_to(n, seen.append)
+            await asyncio.sleep(0)
+        assert now.batches == [[1]]
+        assert seen == []
+        assert writer.waiting == 4
+        flush.go.set()
+        await until(lambda: not writer.waiting)
+        assert seen == [2, 4, 6, 8]
+        assert now.batches == [[1], [2, 3, 4]]
+        assert work.batches == []
+        await writer.stop()
+
+    asyncio.run(run())
+
+
+def test_what_cannot_be_done_on_the_loop_is_done_beside_it() -> None:
+    """Where it would have to wait, and where there is much of it."""
+
+    async def run() -> None:
+        work, flush = Work(), Flush()
+        flush.go.set()
+        now = AtOnce(work)
+        writer: GroupCommit[int, int] = GroupCommit(
+            work.process, capacity=10_000, idle=work.rest, settle=flush, process_now=now
+        )
+        writer.start()
+        now.willing = False
+        assert await writer.submit(1) == 2
+        now.willing = True
+        many = range(100, 100 + MAX_AT_ONCE + 1)
+        assert await asyncio.gather(*map(writer.submit, many)) == [2 * n for n in many]
+        assert work.batches == [[1], list(many)]
+        assert now.batches == []
+        assert await writer.submit(2) == 4
+        assert now.batches == [[2]]
+        await writer.stop()
+
+    asyncio.run(run())
+
+
+def test_what_settling_raises_is_the_answer_on_the_loop_too() -> None:
+    """And the next ones are processed all the same."""
+
+    async def run() -> None:
+        work, flush = Work(), Flush()
+        flush.go.set()
+        writer: GroupCommit[int, int] = GroupCommit(
+            work.process, capacity=10_000, idle=work.rest, settle=flush, process_now=AtOnce(work)
+        )
+        writer.start()
+        flush.error = RuntimeError("the disk")
+        with pytest.raises(RuntimeError, match="the disk"):
+            await writer.submit(1)
+        flush.error = None
+        assert await writer.submit(2) == 4
+        await writer.stop()
+
+    asyncio.run(run())

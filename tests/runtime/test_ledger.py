@@ -223,6 +223,66 @@ def test_a_batch_is_judged_while_another_process_writes(installed: Installation,
     holder.close()
 
 
+# On the loop's own thread, where nothing has to be waited for
+
+
+def now(installation: Installation, ledger: Ledger, *attempts: Attempt) -> list[Verdict] | None:
+    """What one batch ends in that must not wait."""
+    chosen = installation.policy.default.decision()
+    rulings = ledger.commit_now([Entry(one, one.username, chosen, installation.settings) for one in attempts])
+    return None if rulings is None else [ruling.verdict for ruling in rulings]
+
+
+def test_what_need_not_wait_is_decided_at_once(installed: Installation) -> None:
+    """By the same rules, in the same transaction."""
+    ledger = installed.ledger()
+    found = now(installed, ledger, *(attempt("alice", ALICE.code(T0)) for _ in range(3)), attempt("bob", BOB.code(T0)))
+
+    assert found is not None
+    assert reasons(found) == ["accepted", "replayed", "replayed", "accepted"]
+    assert len(recorded(installed)) == 4
+    ledger.settle()
+
+
+def test_who_must_not_wait_does_not_wait_for_another_process(installed: Installation) -> None:
+    """Nothing is written, and nothing is lost by it: the same connection goes on."""
+    ledger = installed.ledger()
+    ledger.process([])
+    assert now(installed, ledger, attempt("bob", BOB.code(T0))) is not None
+    connected = ledger._session._connected
+    holder = sqlite3.connect(installed.store.path or "", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    assert now(installed, ledger, attempt("alice", ALICE.code(T0))) is None
+    holder.execute("COMMIT")
+    found = now(installed, ledger, attempt("alice", ALICE.code(T0)))
+    assert found is not None
+    assert reasons(found) == ["accepted"]
+    assert ledger._session._connected == connected
+    holder.close()
+
+
+def test_who_must_not_wait_does_not_wait_for_the_writers_thread(installed: Installation) -> None:
+    """Nor look into its transaction."""
+    ledger = installed.ledger()
+    chosen = installed.policy.default.decision()
+    one = attempt("alice", ALICE.code(T0))
+    with ledger._turn:
+        assert now(installed, ledger, one) is None
+        assert ledger.look([Entry(one, one.username, chosen, installed.settings)]) is not None
+    assert now(installed, ledger, one) is not None
+
+
+def test_what_is_out_of_order_is_left_to_who_finds_out_what(installed: Installation) -> None:
+    """A row that does not open refuses its own login, and the others are decided: nothing of them was written before."""
+    ledger = installed.ledger()
+    _break(installed, "alice", secret=b"rubbish")
+    both = (attempt("alice", ALICE.code(T0)), attempt("bob", BOB.code(T0)))
+    assert now(installed, ledger, *both) is None
+    assert recorded(installed) == []
+    assert reasons(verdicts(installed, ledger, *both))[1] == "accepted"
+
+
+
 # Durable before it is answered
 
 
