@@ -92,7 +92,7 @@ class LdapDoor:
         return Services(
             gate=self._gate,
             upstreams=self.upstreams,
-            names=Names(settings.mapping, self._lookups),
+            names=Names(settings.mapping, self._lookups, max_entries=settings.lookup.max_entries),
             exemptions={one.name: Exemptions(one.exempt, self._lookups) for one in settings.applications},
             identities=Identities(
                 keep_s=settings.identity_keep_s, max_entries=settings.lookup.max_entries, monotonic=self._monotonic

@@ -60,8 +60,10 @@ NOBODY: Final = Who(Dn(), None)
 class Names:
     """Reads the names of binds, and the identities that the directory confirms (RFC 4513 section 5.2.1.8)."""
 
-    def __init__(self, settings: MappingSettings, lookups: Lookups) -> None:
+    def __init__(self, settings: MappingSettings, lookups: Lookups, *, max_entries: int = MAX_READ) -> None:
+        """``max_entries``: names that are kept as they were read, and as many identities."""
         self._settings = settings
+        self._max_entries = max_entries
         self._lookups = lookups
         # As a DN names them: "userid", "UID" and 0.9.2342.19200300.100.1.1 are "uid" there.
         self._types = tuple(_type_of(one) for one in settings.attributes)
@@ -73,7 +75,7 @@ class Names:
         """The name of a BindRequest, read."""
         found = self._read.get(name)
         if found is None:
-            found = _remember(self._read, name, self._read_name(name))
+            found = self._remember(self._read, name, self._read_name(name))
         return found
 
     def confirmed(self, authzid: bytes) -> Who:
@@ -84,7 +86,7 @@ class Names:
         """
         found = self._confirmed.get(authzid)
         if found is None:
-            found = _remember(self._confirmed, authzid, self._read_authzid(authzid))
+            found = self._remember(self._confirmed, authzid, self._read_authzid(authzid))
         return found
 
     def user_of(self, who: Who) -> User:
@@ -152,6 +154,13 @@ class Names:
             case MappingKind.ATTRIBUTE:
                 return Who(dn, None, octets)
 
+    def _remember(self, table: dict[bytes, Who], key: bytes, who: Who) -> Who:
+        if len(key) <= MAX_KEY:
+            if len(table) >= self._max_entries:
+                table.clear()
+            table[key] = who
+        return who
+
     def _from_leaf(self, dn: Dn) -> str | None:
         # A type stands there once: uid=a+uid=b is no DN.
         leaf = dict(dn.leaf)
@@ -163,11 +172,3 @@ def _type_of(attribute: str) -> str:
         return parse_dn(f"{attribute}=x").leaf[0][0]
     except NotADn:
         return attribute.lower()
-
-
-def _remember(table: dict[bytes, Who], key: bytes, who: Who) -> Who:
-    if len(key) <= MAX_KEY:
-        if len(table) >= MAX_READ:
-            table.clear()
-        table[key] = who
-    return who
