@@ -50,6 +50,8 @@ _WAIT: Final = -1
 _MOST_AT_ONCE: Final = 16
 """Messages that are looked into before others have their turn. A loop may read megabytes of one client before it looks at the
 next, and ten octets that are refused cost it ten microseconds: one client held up all others for seconds."""
+_A_BIND: Final = 8
+"""Messages that a bind counts for: it makes a line of a log even where it is refused at once."""
 _STREAM_FROM: Final = 64 * 1024
 """Octets of a message with controls that are gathered; of a longer one the controls alone are held back."""
 _PROGRESS: Final = 64 * 1024
@@ -377,8 +379,8 @@ class Session(asyncio.Protocol):
                 if self._held:
                     break
                 need = self._tail
-                looked_into += 1
-                if looked_into == _MOST_AT_ONCE and at < size and not need:
+                looked_into += _A_BIND if found[2] == _BIND_REQUEST else 1
+                if looked_into >= _MOST_AT_ONCE and at < size and not need:
                     self._held |= _TURN
                     self._host.later(self)
                     break

@@ -343,6 +343,18 @@ def test_a_flood_of_messages_leaves_others_their_turn() -> None:
     assert stage.is_over
 
 
+def test_a_flood_of_binds_leaves_others_their_turn() -> None:
+    """Those that are refused at once: each makes a line of a log."""
+    stage = Stage()
+
+    told = stage.client(*(message.build_bind(number, BOB, b"") for number in range(1, 31)))
+    assert 1 <= len(told) <= 3
+    while stage.turns:
+        told += stage.turn()
+
+    assert codes(told) == [(number, 0x61, ResultCode.UNWILLING_TO_PERFORM) for number in range(1, 31)]
+
+
 def test_a_flood_that_nobody_answers_stops_the_reading() -> None:
     """Abandons of nothing: what waits for its turn is bounded as what waits for a bind is."""
     stage = Stage(door_settings(limits=Limits(queued=1000)))
