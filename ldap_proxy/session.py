@@ -455,6 +455,9 @@ class Session(asyncio.Protocol):
             if end > size:
                 return _WAIT
             if tag == _BIND_REQUEST:
+                if self._abandoned is not None and self._abandoned.get(message_id) == _EXTENDED_RESPONSE:
+                    # What may still be said of that could be taken for the answer to our own Who am I.
+                    raise Malformed("a bind with the message ID of an extended operation that was abandoned")
                 self._begin_bind(data[at:end])
                 return end
             denied = self._look_into(data[at:end], tag, found, late, is_last=end == size)

@@ -324,6 +324,27 @@ def test_too_much_that_waits_stops_the_reading() -> None:
     assert b"".join(stage.sent()) == bytes(given)
 
 
+def test_an_abandoned_who_am_i_is_no_answer_to_ours() -> None:
+    """The directory may answer it all the same, with the identity of before."""
+    stage = Stage().bound()
+    stage.client(message.build_extended_request(7, message.WHO_AM_I), message.build_abandon(8, 7))
+
+    told = stage.client(message.build_bind(7, BOB, b"secret,123456"))
+
+    assert is_notice(told, ResultCode.PROTOCOL_ERROR)
+    assert stage.is_over
+
+
+def test_the_message_id_of_an_abandoned_search_may_be_a_bind_s() -> None:
+    """Nothing that is said of a search is an answer to a bind."""
+    stage = Stage().bound()
+    stage.client(search(7), message.build_abandon(8, 7))
+    stage.client(message.build_bind(7, BOB, b"secret,123456"))
+
+    assert stage.directory(entry(7), done(7), bind_result(7)) == [entry(7), done(7)]
+    assert codes(stage.directory(who_is(7, b"dn:" + BOB))) == [(7, 0x61, 0)]
+
+
 def test_a_flood_of_messages_leaves_others_their_turn() -> None:
     """What is looked into, and not just passed on, is so a few at a time; nothing is dropped, and the order stays."""
     stage = Stage().bound()
