@@ -131,14 +131,16 @@ def tls_context(settings: ServerTls) -> ssl.SSLContext:
     """What clients are met with. Raises: ConfigurationError, when a file cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[settings.minimum_version]
-    what = "certificate_file and key_file"
+    what = f"certificate_file {settings.certificate_file} with key_file {settings.key_file}"
     try:
         context.load_cert_chain(settings.certificate_file, settings.key_file)
         if settings.client_ca_file is not None:
-            what = "client_ca_file"
+            what = f"client_ca_file {settings.client_ca_file}"
             context.load_verify_locations(cafile=settings.client_ca_file)
     except OSError as err:  # ssl.SSLError is one
         reason = getattr(err, "reason", None) or err.strerror or str(err)
+        if reason == "KEY_VALUES_MISMATCH":
+            reason = "the key is of another certificate"
         raise ConfigurationError(
             f"doors.ldap.tls: {what} cannot be used: {reason}",
             cure="give PEM files that mfad may read; `openssl x509 -in FILE -noout -text` shows a certificate",
