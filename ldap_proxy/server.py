@@ -216,13 +216,16 @@ class LdapServer:
         return lambda: _Arrival(self, listen)
 
     def reload(self, settings: LdapDoorSettings, services: Services | None = None) -> None:
-        """From now on these hold: for connections that are there, from their next bind on. Listeners stay as they are.
+        """From now on these hold: for connections that are there, from their next bind on, but for TLS that is now required:
+        in clear that holds at once. Listeners stay as they are.
 
         Raises: ConfigurationError, when a certificate file cannot be used; the old settings hold then.
         """
         context = None if settings.tls is None else tls_context(settings.tls)
         self.rules = Rules(settings, services or self.rules.services)
         self._context = context
+        for session in self._sessions:
+            session.rules_changed()
 
     async def drain_and_stop(self) -> None:
         """Take no more connections; let what is under way end, for ``drain_s`` at most; tell clients, and hang up."""

@@ -223,6 +223,11 @@ class Session(asyncio.Protocol):
         self._permits = rules.permits_of(self.application)
         self._settle()
 
+    def rules_changed(self) -> None:
+        """A reload. Whether TLS is required holds at once in clear, and the other rules with it; a pending bind ends first."""
+        if self._bind is None and not self.secured and self._host.rules.tls_required != self._rules.tls_required:
+            self._look_at_rules()
+
     # -- the client's transport -----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -447,6 +452,8 @@ class Session(asyncio.Protocol):
             raise Malformed("a request with the message ID 0")
         if message_id in self._outstanding:
             raise Malformed("a message ID that another request has")
+        if tag == _BIND_REQUEST and self._rules is not self._host.rules:
+            self._look_at_rules()
         if self._rules.tls_required and not self.secured and tag != _EXTENDED:
             if tag == _BIND_REQUEST:
                 self._host.count_bind(self.application.name, TLS_FIRST.outcome, 0.0)
@@ -628,8 +635,6 @@ class Session(asyncio.Protocol):
 
     def _begin_bind(self, pdu: bytes) -> None:
         request = message.parse_bind(pdu)
-        if self._rules is not self._host.rules:
-            self._look_at_rules()
         denied = None
         if request.controls:
             denied = self._permits.controls(message.control_oids(request.controls), exempt=False)
@@ -677,6 +682,8 @@ class Session(asyncio.Protocol):
         self.exempt = exempt
         self._sasl = sasl
         self._settle()
+        if self._rules is not self._host.rules:
+            self.rules_changed()
         self._say(octets)
         self._release(_BIND)
 

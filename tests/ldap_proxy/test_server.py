@@ -435,6 +435,20 @@ def test_a_reload_brings_new_certificates(loop: str, authority: Authority, certi
     run(main(), loop)
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_reload_that_requires_tls_reaches_connections_in_clear(loop: str, certificate: Certificate) -> None:
+    """At once, whatever they ask for."""
+
+    async def main() -> None:
+        async with door(tls=_tls(certificate)) as one:
+            client = await one.connect()
+            assert codes([await client.ask(REFUSED_BIND)]) == [(7, 0x61, 53)]
+            one.server.reload(replace(one.stage.settings, tls=_tls(certificate, required=True)))
+            assert codes([await client.ask(search(8))]) == [(8, 0x65, 13)]
+
+    run(main(), loop)
+
+
 # -- where they come from -----------------------------------------------------------------------------------------------------
 
 

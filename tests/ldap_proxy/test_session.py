@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ldap_proxy import message
 from ldap_proxy.ber import head, wrapped
 from ldap_proxy.message import ResultCode
+from ldap_proxy.session import Rules
 from ldap_proxy.settings import Anonymous, Application, Limits, OperationsSettings
 from ldap_proxy.states import MOVES, Event, State
 from mfa_core.verdict import Accepted
@@ -959,6 +960,46 @@ def test_where_tls_is_required_nothing_else_is_done() -> None:
     stage.session.secured_by(stage.transport)  # type: ignore[arg-type]
     stage.client(message.build_bind(6, BOB, b"secret,123456"))
     assert len(stage.gate.asked) == 1
+
+
+def test_a_reload_that_requires_tls_takes_no_more_bind_in_clear() -> None:
+    """Nor does one that no longer does go on refusing: the rules are looked at first."""
+    stage = _tls().bound()
+    before = stage.rules
+    stage.rules = Rules(door_settings(tls=replace(TLS, required=True)), stage.services)
+
+    assert codes(stage.client(message.build_bind(2, SERVICE, b"secret"))) == [(2, 0x61, 13)]
+    assert stage.sent() == []
+    stage.rules = before
+    stage.client(message.build_bind(3, BOB, b"secret,123456"))
+    assert len(stage.gate.asked) == 1
+
+
+def test_a_reload_that_requires_tls_is_for_every_request_in_clear() -> None:
+    """What was asked before is answered; TLS is the way on."""
+    stage = _tls().bound()
+    stage.client(search(2))
+    stage.rules = Rules(door_settings(tls=replace(TLS, required=True)), stage.services)
+    stage.session.rules_changed()
+    stage.sent()
+
+    assert codes(stage.client(search(3))) == [(3, 0x65, 13)]
+    assert stage.sent() == []
+    assert stage.directory(done(2)) == [done(2)]
+    assert codes(stage.client(START_TLS)) == [(1, 0x78, 0)]
+
+
+def test_a_reload_that_requires_tls_lets_a_pending_bind_end() -> None:
+    """It is judged by the rules that it began under; what follows it in clear is not."""
+    stage = _tls().bound()
+    stage.client(message.build_bind(2, BOB, b"secret,123456"), search(3))
+    stage.directory(bind_result(2))
+    stage.sent()
+    stage.rules = Rules(door_settings(tls=replace(TLS, required=True)), stage.services)
+    stage.session.rules_changed()
+
+    assert codes(stage.directory(who_is(2, b"dn:" + BOB))) == [(2, 0x61, 0), (3, 0x65, 13)]
+    assert stage.sent() == []
 
 
 def test_a_long_message_in_clear_is_refused_once_where_tls_is_required() -> None:
