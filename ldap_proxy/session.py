@@ -539,17 +539,21 @@ class Session(asyncio.Protocol):
         return end
 
     def _abandon(self, pdu: bytes) -> None:
-        """Pass on an Abandon of something; the directory may answer what was abandoned all the same (RFC 4511 section 4.11)."""
-        final = self._outstanding.pop(message.abandoned(pdu), 0)
+        """Pass on an Abandon of something."""
+        target = message.abandoned(pdu)
+        final = self._outstanding.pop(target, 0)
         if not final or self._link is None:
             return
-        target = message.abandoned(pdu)
+        self._expect_no_more({target: final})
+        self._link.write(pdu)
+
+    def _expect_no_more(self, operations: dict[int, int]) -> None:
+        """Nobody waits for these any more; the directory may answer them all the same (RFC 4511 sections 4.2.1 and 4.11)."""
         if self._abandoned is None:
             self._abandoned = {}
-        self._abandoned[target] = final
-        if len(self._abandoned) > self._rules.limits.operations:
+        self._abandoned.update(operations)
+        while len(self._abandoned) > self._rules.limits.operations:
             del self._abandoned[next(iter(self._abandoned))]
-        self._link.write(pdu)
 
     def _start_tls(self, found: tuple[int, int, int, int, int], late: int, *, is_last: bool) -> Denied | None:
         """RFC 4511 section 4.14. ``late``: octets that came while a bind was pending; there it was too early."""
@@ -560,7 +564,8 @@ class Session(asyncio.Protocol):
         if not is_last:
             # Whoever put them there could write into the stream, and they would be read as if TLS had protected them.
             raise Malformed("octets in clear after a StartTLS")
-        if self._link is not None and not self.link_is_anonymous:
+        if self._link is not None and (not self.link_is_anonymous or self._abandoned):
+            # Also for what may still be answered: it would fall into the handshake.
             self._drop_link()
         self.exempt = False
         self._move(Event.TLS)
@@ -681,6 +686,10 @@ class Session(asyncio.Protocol):
         self._move(event)
         self.exempt = exempt
         self._sasl = sasl
+        if granted and self._outstanding:
+            # A directory drops what it was asked before a bind (RFC 4511 section 4.2.1): it would count for ever.
+            self._expect_no_more(self._outstanding)
+            self._outstanding = {}
         self._settle()
         if self._rules is not self._host.rules:
             self.rules_changed()

@@ -445,6 +445,43 @@ def test_what_was_asked_before_a_bind_may_be_answered_during_it() -> None:
     assert codes(stage.directory(who_is(8, b"dn:" + BOB))) == [(8, 0x61, 0)]
 
 
+def test_what_a_granted_bind_abandons_counts_no_more() -> None:
+    """Neither as an operation, nor as something under way: the connection is idle. Its answer may come all the same."""
+    stage = Stage(door_settings(limits=Limits(operations=2, idle_s=100))).bound()
+    stage.client(search(7), search(8))
+    stage.bound(BOB, 9)
+
+    stage.client(search(10), search(11))
+    assert stage.sent() == [search(10), search(11)]
+    assert stage.directory(entry(7), done(7), done(10), done(11)) == [entry(7), done(7), done(10), done(11)]
+    stage.session.sweep(1000.0)
+    stage.session.sweep(1101.0)
+    assert stage.is_over
+
+
+def test_what_binds_abandon_is_bounded() -> None:
+    """An answer to what is not remembered ends the connection, as any that nobody has asked for."""
+    stage = Stage(door_settings(limits=Limits(operations=2))).bound(BOB)
+    for first in (10, 20, 30):
+        stage.client(search(first), search(first + 1), message.build_bind(first + 2, BOB, b"secret,123456"))
+        assert codes(stage.directory(bind_result(first + 2))) == [(first + 2, 0x61, 0)]
+
+    assert stage.session._abandoned == {30: 0x65, 31: 0x65}
+    assert stage.directory(done(31)) == [done(31)]
+    stage.directory(done(11))
+    assert stage.is_over
+
+
+def test_start_tls_takes_no_answer_to_what_a_bind_has_abandoned() -> None:
+    """It would be written in the midst of the handshake: that connection to the directory is left."""
+    stage = Stage(door_settings(tls=TLS))
+    stage.client(search(7), message.build_bind(8, b"", b""))
+    stage.directory(bind_result(8))
+
+    assert codes(stage.client(START_TLS)) == [(1, 0x78, 0)]
+    assert stage.link.closed
+
+
 def test_what_a_refused_bind_abandons_is_told() -> None:
     """A search that was under way gets an end: its client would wait for ever."""
     stage = Stage().bound()
