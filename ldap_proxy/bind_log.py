@@ -2,7 +2,7 @@
 
 Room rule: one JSON object a line, with the same keys whatever happened, and nothing of a credential in it. Lines are gathered
 on the loop and written by a thread, so that a slow disk holds nobody up; what does not fit is counted, and said in the next
-line.
+line. So is what is more than enough: anybody may be refused, as often as he likes, and must not fill the disk by it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
+from ldap_proxy.results import Outcome
+
 MAX_WAITING_OCTETS: Final = 16 * 1024 * 1024
 """Of lines that wait for the disk: some 40,000."""
 MAX_LINE: Final = 4096
@@ -27,6 +29,12 @@ MAX_LINE: Final = 4096
 _MAX_NAME: Final = 1300
 """Octets of a DN or a user name as it is written; of a longer one, which nobody has, the first ``_CUT_TO`` characters are."""
 _CUT_TO: Final = 100
+OTHERS_PER_S: Final = 200.0
+"""Lines of binds that let nobody in, in the long run; of each process."""
+OTHERS_AT_ONCE: Final = 1000.0
+"""Of these, after a quiet time."""
+_LETS_IN: Final = frozenset({Outcome.ACCEPTED, Outcome.EXEMPT})
+"""What takes a credential: all else, anonymous binds too, can be had without one."""
 WRITE_EVERY_S: Final = 0.25
 STUCK_S: Final = 5.0
 """How long standard error may take nothing, and how long a stop waits for what is still to be written."""
@@ -51,6 +59,8 @@ class BindLog:
         self._written = 0
         """Octets, each counted by one thread alone: the loop's and the writer's."""
         self._left_out = 0
+        self._others_left = OTHERS_AT_ONCE
+        self._others_at = clock()
         self._second = -1
         self._second_text = ""
         self._stopping = threading.Event()
@@ -77,14 +87,15 @@ class BindLog:
         directory_s: float,
         took_s: float,
     ) -> None:
-        """Add the line of one bind. Never blocks. ``directory_s`` of ``took_s`` seconds it waited for the directory.
+        """Add the line of one bind; of those that let nobody in only so many. Never blocks.
 
+        ``directory_s`` of ``took_s`` seconds it waited for the directory.
         The keys are not gathered in a dict: that, and what json makes of it, took longer than a service account's whole bind.
         """
         path = self._path
         if path is None:
             return
-        if self._added - self._written >= MAX_WAITING_OCTETS:
+        if self._added - self._written >= MAX_WAITING_OCTETS or (outcome not in _LETS_IN and not self._has_room()):
             self._left_out += 1
             return
         before = ""
@@ -99,6 +110,14 @@ class BindLog:
         ).encode()
         self._added += len(line)
         self._lines.append((path, line))
+
+    def _has_room(self) -> bool:
+        """Take room for a line that let nobody in, if there is any. A clock that is set back brings none."""
+        now = self._clock()
+        left = min(OTHERS_AT_ONCE, self._others_left + max(0.0, now - self._others_at) * OTHERS_PER_S)
+        self._others_at = now
+        self._others_left = left - 1 if left >= 1 else left
+        return left >= 1
 
     def use(self, path: Path | None) -> None:
         """Write to ``path`` what is added from now on."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ldap_proxy import bind_log
 from ldap_proxy.bind_log import MAX_LINE, BindLog
+from ldap_proxy.results import Outcome
 from tests.doubles import FakeClock
 
 Opener = Callable[[Path], BindLog]
@@ -33,11 +34,11 @@ def opens() -> Iterator[Opener]:
         one.close()
 
 
-def add(log: BindLog, number: int = 0, *, dn: str = "", user: str = "") -> None:
+def add(log: BindLog, number: int = 0, *, dn: str = "", user: str = "", outcome: str = "rejected") -> None:
     """A line; its code is ``number``."""
     log.write(
         event="E", listener="ldap://127.0.0.1:389", application="ldap", source="192.0.2.1", dn=dn, user=user, way="factor",
-        outcome="rejected", reason="mismatch", code=number, server="ldap://127.0.0.1:390", directory_s=0.0005, took_s=0.25,
+        outcome=outcome, reason="mismatch", code=number, server="ldap://127.0.0.1:390", directory_s=0.0005, took_s=0.25,
     )  # fmt: skip
 
 
@@ -160,6 +161,46 @@ def test_what_does_not_fit_is_counted_and_said(opens: Opener, tmp_path: Path, mo
     add(one, 11)
     one.close()
     assert "lines_left_out_before" not in lines(tmp_path / "log")[-1]
+
+
+def test_those_who_are_not_let_in_have_so_many_lines_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is let in has his always; what is left out is counted. A clock that is set back changes nothing."""
+    monkeypatch.setattr(bind_log, "OTHERS_AT_ONCE", 5.0)
+    monkeypatch.setattr(bind_log, "OTHERS_PER_S", 2.0)
+    clock = FakeClock(1_700_000_000.0)
+    one = BindLog(tmp_path / "log", clock=clock)
+    one.start()
+    for number in range(100):
+        add(one, number, outcome=Outcome.UNAVAILABLE if number % 2 else Outcome.REJECTED)
+    add(one, 100, outcome=Outcome.ACCEPTED)
+    add(one, 101, outcome=Outcome.ANONYMOUS)
+    add(one, 102, outcome=Outcome.EXEMPT)
+    clock.advance(seconds=1.0)
+    for number in range(200, 210):
+        add(one, number)
+    clock.advance(seconds=-3600.0)
+    add(one, 300)
+    clock.advance(seconds=0.5)
+    add(one, 301)
+    clock.advance(seconds=1000.0)
+    for number in range(400, 410):
+        add(one, number)
+    one.close()
+
+    assert [(line["code"], line.get("lines_left_out_before", 0)) for line in lines(tmp_path / "log")] == [
+        (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (100, 95), (102, 1), (200, 0), (201, 0), (301, 9),
+        (400, 0), (401, 0), (402, 0), (403, 0), (404, 0),
+    ]  # fmt: skip
+
+
+def test_those_who_are_let_in_are_always_written(opens: Opener, tmp_path: Path) -> None:
+    """Service accounts may bind thousands of times a second."""
+    one = opens(tmp_path / "log")
+    for number in range(5000):
+        add(one, number, outcome=Outcome.EXEMPT if number % 2 else Outcome.ACCEPTED)
+    one.close()
+
+    assert [line["code"] for line in lines(tmp_path / "log")] == list(range(5000))
 
 
 def test_to_standard_error(opens: Opener, capfd: pytest.CaptureFixture[str]) -> None:
