@@ -94,19 +94,21 @@ def play(dice: random.Random, counted: Counter[str]) -> None:
     stage = Stage()
     session = stage.session
     stage.upstreams.stock = dice.random() < 0.8
-    if stage.upstreams.stock and dice.random() < 0.3:
+    clients = dice.choice((0.6, 0.1))
+    if stage.upstreams.stock and dice.random() < (0.3 if clients > 0.5 else 0.9):
         stage.bound(dice.choice((BOB, SERVICE)))
     for _ in range(dice.randrange(1, 14)):
         if session.state is State.CLOSING:
             break
         turn = dice.random()
-        if turn < 0.6:
-            octets = b"".join(changed(dice.choice(CLIENT), dice) for _ in range(dice.choice((1, 1, 1, 2, 3))))
+        if turn < clients:
+            messages = [changed(dice.choice(CLIENT), dice) for _ in range(dice.choice((1, 1, 1, 2, 3)))]
+            octets = b"".join(messages)
             cut = dice.randrange(len(octets) + 1) if dice.random() < 0.3 else 0
             for piece in (octets[:cut], octets[cut:]):
                 if piece:
                     session.data_received(piece)
-            counted["from clients"] += 1
+            counted["from clients"] += len(messages)
         elif stage.upstreams.waiting and turn < 0.9:
             if turn < 0.8:
                 stage.upstreams.give()
@@ -117,8 +119,9 @@ def play(dice: random.Random, counted: Counter[str]) -> None:
                 stage.link.closed = True
                 session.upstream_lost(None)
             else:
-                session.upstream_data(b"".join(changed(dice.choice(DIRECTORY), dice) for _ in range(dice.choice((1, 1, 2)))))
-            counted["from directories"] += 1
+                messages = [changed(dice.choice(DIRECTORY), dice) for _ in range(dice.choice((1, 1, 2)))]
+                session.upstream_data(b"".join(messages))
+                counted["from directories"] += len(messages)
         _check(stage)
         counted[session.state.value] += 1
     for link in stage.upstreams.links:
@@ -161,10 +164,10 @@ _SERVICE = Stage().services.names.who(SERVICE).dn
 
 
 def run(dice: random.Random, *, count: int = 0, seconds: float = 0.0) -> Counter[str]:
-    """Play so many pieces, or so long. What was sent, and what sessions were after it."""
+    """Play until each side has sent so many messages, or so long. What was sent, and what sessions were after each piece."""
     counted: Counter[str] = Counter()
     until = time.monotonic() + seconds
-    while counted["from clients"] + counted["from directories"] < count or time.monotonic() < until:
+    while min(counted["from clients"], counted["from directories"]) < count or time.monotonic() < until:
         play(dice, counted)
     return counted
 
@@ -173,7 +176,7 @@ def main() -> None:
     """Read the arguments and go."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=0.0)
-    parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--count", type=int, default=0, help="messages from each side")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     try:
