@@ -163,9 +163,9 @@ class Bind:
 
     # -- before anything is asked ---------------------------------------------------------------------------------------------
 
-    def start(self, denied: Denied | None) -> None:
-        """Begin. ``denied``: what its controls are refused for, if they are."""
-        answer = self._refused_at_once(denied)
+    def start(self, denied: Denied | None, *, in_clear: bool = False) -> None:
+        """Begin. ``denied``: what its controls are refused for, if they are; ``in_clear``: it came so where TLS is required."""
+        answer = results.TLS_FIRST if in_clear else self._refused_at_once(denied)
         if answer is not None:
             self._refuse(answer)
             return

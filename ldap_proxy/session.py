@@ -78,6 +78,8 @@ _FINAL: Final = message.FINAL
 _REQUESTS: Final = message.REQUESTS
 _WHOLE: Final = frozenset({_BIND_REQUEST, _EXTENDED, _COMPARE, _ABANDON})
 """Requests that are read, and so gathered first."""
+_HEARD_IN_CLEAR: Final = frozenset({_BIND_REQUEST, _EXTENDED})
+"""Where TLS is required: a StartTLS, and a bind, which has a line in the log when it is refused."""
 _PLAIN: Final = {tag: final for tag, final in _FINAL.items() if tag not in _WHOLE}
 """Requests that pass as they are, and the response that ends each."""
 _NOTHING_PASSES: Final[dict[int, int]] = {}
@@ -452,11 +454,7 @@ class Session(asyncio.Protocol):
             raise Malformed("a request with the message ID 0")
         if message_id in self._outstanding:
             raise Malformed("a message ID that another request has")
-        if tag == _BIND_REQUEST and self._rules is not self._host.rules:
-            self._look_at_rules()
-        if self._rules.tls_required and not self.secured and tag != _EXTENDED:
-            if tag == _BIND_REQUEST:
-                self._host.count_bind(self.application.name, TLS_FIRST.outcome, 0.0)
+        if self._rules.tls_required and not self.secured and tag not in _HEARD_IN_CLEAR:
             return self._refuse(found, size, TLS_FIRST.code, TLS_FIRST.text)
         if tag in _WHOLE:
             if end > size:
@@ -640,6 +638,9 @@ class Session(asyncio.Protocol):
 
     def _begin_bind(self, pdu: bytes) -> None:
         request = message.parse_bind(pdu)
+        if self._rules is not self._host.rules:
+            self._look_at_rules()
+        in_clear = self._rules.tls_required and not self.secured
         denied = None
         if request.controls:
             denied = self._permits.controls(message.control_oids(request.controls), exempt=False)
@@ -649,7 +650,7 @@ class Session(asyncio.Protocol):
         self._held |= _BIND
         self._settle()
         bind = self._bind = Bind(self, self._rules.services, self._rules.settings, self._permits, request)
-        bind.start(denied)
+        bind.start(denied, in_clear=in_clear)
 
     def reach(self) -> None:
         """See that there is a connection to the directory, and tell the bind: at once where there is one."""

@@ -992,11 +992,25 @@ def test_where_tls_is_required_nothing_else_is_done() -> None:
     assert codes(told) == [(2, 0x61, 13), (3, 0x65, 13), (4, 0x78, 13)]
     assert stage.upstreams.links == []
     assert stage.gate.asked == []
-    assert stage.journal.lines == []
     stage.client(START_TLS)
     stage.session.secured_by(stage.transport)  # type: ignore[arg-type]
     stage.client(message.build_bind(6, BOB, b"secret,123456"))
     assert len(stage.gate.asked) == 1
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_bind_in_clear_where_tls_is_required_has_its_line(version: int) -> None:
+    """As any that is refused: with the name, and nothing of what proves it."""
+    stage = _tls(required=True)
+    octets = message.build_bind(2, BOB, b"secret,123456", control(PROXIED)).replace(b"\x02\x01\x03", bytes((2, 1, version)), 1)
+
+    assert stage.client(octets[:20]) == []
+    assert codes(stage.client(octets[20:])) == [(2, 0x61, 13)]
+    [line] = stage.journal.lines
+    assert (line["way"], line["outcome"], line["reason"], line["code"]) == ("none", "rejected", "tls_required", 13)
+    assert (line["dn"], line["user"], line["server"]) == (BOB.decode(), "", "")
+    assert "secret" not in repr(line)
+    assert stage.outcomes == ["rejected"]
 
 
 def test_a_reload_that_requires_tls_takes_no_more_bind_in_clear() -> None:
@@ -1007,6 +1021,7 @@ def test_a_reload_that_requires_tls_takes_no_more_bind_in_clear() -> None:
 
     assert codes(stage.client(message.build_bind(2, SERVICE, b"secret"))) == [(2, 0x61, 13)]
     assert stage.sent() == []
+    assert stage.link.closed  # a bind that is refused leaves nobody bound
     stage.rules = before
     stage.client(message.build_bind(3, BOB, b"secret,123456"))
     assert len(stage.gate.asked) == 1
