@@ -135,6 +135,9 @@ class Slapd:
         """From now on connections are taken (by the kernel), and nothing is answered."""
         assert self._program is not None
         self._program.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self._program.pid}/task")
+        # A thread that runs on another processor stops when that hears of it.
+        wait_until(lambda: all(_state(thread) == "T" for thread in threads.iterdir()), "every thread has stopped")
 
     def thaw(self) -> None:
         """Answer again, also what came in between."""
@@ -176,3 +179,8 @@ def _free_port() -> int:
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _state(thread: Path) -> str:
+    """Its state as proc(5) has it; the name before it may hold anything."""
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]

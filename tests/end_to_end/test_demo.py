@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from tests.end_to_end.programs import clean_environment, must_have, start, stop,
 from tests.end_to_end.radius_programs import free_port
 
 REPOSITORY = Path(__file__).parents[2]
+STEP_S = 30.0
+SPARE_S = 12.0
+"""Of a time step that must be left: two programs are started in it."""
 STARTS_S = 120.0
 """How long it may take on a loaded machine: five programs in Python, one after the other."""
 
@@ -35,10 +39,26 @@ class Demo:
         """Run the line that stands under the one that begins so."""
         lines = self.said.splitlines()
         (at,) = (number for number, line in enumerate(lines) if line.strip().startswith(under))
-        return subprocess.run(
+        done = subprocess.run(
             ["/bin/bash", "-c", lines[at + 1]], cwd=self.directory, env=clean_environment(),
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
+        self._spent.write_text(str(time.time() // STEP_S))
+        return done
+
+    @property
+    def _spent(self) -> Path:
+        """The step of the last code that may have been spent."""
+        return self.directory / "step-of-the-last-code"
+
+    def paste_twice(self, under: str) -> tuple[subprocess.CompletedProcess[str], subprocess.CompletedProcess[str]]:
+        """Run the line twice with one code, which no test before it has spent: a code is good for one login at all doors."""
+        def fresh() -> bool:
+            step, into = divmod(time.time(), STEP_S)
+            return into < STEP_S - SPARE_S and (not self._spent.exists() or float(self._spent.read_text()) < step)
+
+        wait_until(fresh, "a new code", patience_s=3 * STEP_S)
+        return self.paste(under), self.paste(under)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +110,7 @@ def _slapd_of(directory: Path) -> list[int]:
 
 def test_ldapwhoami_takes_password_and_code_once(demo: Demo) -> None:
     """The same line twice."""
-    first, second = demo.paste("an LDAP login with password and code"), demo.paste("an LDAP login with password and code")
+    first, second = demo.paste_twice("an LDAP login with password and code")
 
     assert first.returncode == 0, first.stdout + first.stderr
     assert re.fullmatch(r"dn:uid=\w+,ou=people,dc=example,dc=org\n", first.stdout)
@@ -145,7 +165,7 @@ def test_demo_without_a_directory_says_so(demo: Demo, tmp_path: Path) -> None:
 
 def test_radclient_is_accepted_then_rejected(demo: Demo) -> None:
     """The same line twice."""
-    first, second = demo.paste("a RADIUS login"), demo.paste("a RADIUS login")
+    first, second = demo.paste_twice("a RADIUS login")
 
     assert "Received Access-Accept" in first.stdout, first.stdout + first.stderr
     assert "Received Access-Reject" in second.stdout
