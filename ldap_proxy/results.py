@@ -58,7 +58,6 @@ PASSWORD_REFUSED: Final = frozenset(
 NO_CONFIDENTIALITY: Final = ResultCode.CONFIDENTIALITY_REQUIRED
 TLS_FIRST: Final = Answer(NO_CONFIDENTIALITY, "start TLS first", Outcome.REJECTED, "tls_required")
 VERSION: Final = Answer(ResultCode.PROTOCOL_ERROR, "only version 3 is spoken", Outcome.REJECTED, "version")
-METHOD: Final = Answer(ResultCode.AUTH_METHOD_NOT_SUPPORTED, "only simple binds are taken here", Outcome.REJECTED, "method")
 NO_PASSWORD: Final = Answer(
     ResultCode.UNWILLING_TO_PERFORM, "unauthenticated bind (DN with no password) disallowed", Outcome.REJECTED, "empty_password"
 )

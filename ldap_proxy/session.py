@@ -236,9 +236,9 @@ class Session(asyncio.Protocol):
         """See :class:`asyncio.Protocol`."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's are of its own class
         if self.state is State.CLOSING:  # it was over before its TLS handshake was
-            transport.abort()  # type: ignore[attr-defined]
+            transport.abort()  # type: ignore[attr-defined]  # the base class names no method of theirs
             return
-        transport.set_write_buffer_limits(high=self._rules.limits.write_buffer)  # type: ignore[attr-defined]
+        transport.set_write_buffer_limits(high=self._rules.limits.write_buffer)  # type: ignore[attr-defined]  # as above
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the protocol's shape
         """The client is gone: so is all that was under way for it. A handshake that fails may tell it twice."""
@@ -395,7 +395,7 @@ class Session(asyncio.Protocol):
             if self._held & _OVER:
                 return
             if run < at and run < size:
-                self._link.write(data[run:at] if run or at < size else data)  # type: ignore[union-attr]
+                self._link.write(data[run:at] if run or at < size else data)  # type: ignore[union-attr]  # as above
             if at < size:
                 self._in = bytearray(data[at:] if at else data)
                 self._need = need

@@ -392,7 +392,7 @@ def test_a_pending_factor_ends_with_its_client_or_its_time(monkeypatch: pytest.M
             assert codes(stage.told()) == [(2, 0x61, REFUSED)]
             assert stage.outcomes == ["timed_out"]
         assert first.aborted
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # ten times as long as it waits between two questions: nothing is to happen
         assert len(stage.gate.asked) == 1
 
     asyncio.run(main(leaves=True))
