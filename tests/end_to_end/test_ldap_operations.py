@@ -23,7 +23,7 @@ from tests.end_to_end.ldap_directory import (
     password_of,
 )
 from tests.end_to_end.ldap_door import Setting, full, ldap_setting
-from tests.end_to_end.ldap_programs import as_who, ldif, tool
+from tests.end_to_end.ldap_programs import Said, as_who, ldif, tool
 from tests.end_to_end.ldap_relay import Relay
 from tests.end_to_end.ldap_wire import (
     CANCEL,
@@ -106,15 +106,23 @@ SEARCHES = {
 }
 
 
+BUSY = 51
+"""slapd's list view, for a moment after the last one was closed."""
+BUSY_TRIES = 100
+
+
 @pytest.mark.parametrize("what", SEARCHES)
 def test_search_is_identical_to_direct(setting: Setting, what: str) -> None:
     """Rows 29, 30: what ldapsearch prints, and its exit status."""
     arguments = ["-LLL", *SEARCHES[what]] if "pr=" in " ".join(SEARCHES[what]) else SEARCHES[what]
 
-    said = [
-        tool("ldapsearch", *as_who(url, SERVICE, PASSWORDS[SERVICE]), "-o", "ldif-wrap=no", *arguments)
-        for url in (setting.directory.url, setting.door.url)
-    ]
+    said: list[Said] = []
+    for url in (setting.directory.url, setting.door.url):
+        for _ in range(BUSY_TRIES):
+            found = tool("ldapsearch", *as_who(url, SERVICE, PASSWORDS[SERVICE]), "-o", "ldif-wrap=no", *arguments)
+            if found.status != BUSY:
+                break
+        said.append(found)
 
     assert said[1].status == said[0].status
     assert _without_context(said[1].screen) == _without_context(said[0].screen)
