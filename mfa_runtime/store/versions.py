@@ -12,7 +12,7 @@ from sqlalchemy import text
 from mfa_core.errors import StoreCorrupt
 from mfa_runtime.store.database import Store
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """The newest revision under ``migrations/versions``."""
 
 

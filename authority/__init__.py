@@ -1,0 +1,1 @@
+"""The HTTPS side: what agents join, ask, sync from and report to."""
