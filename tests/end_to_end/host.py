@@ -52,7 +52,8 @@ def module_directory() -> Path:
 
 
 class Host:
-    """One private host. ``pam`` names the shipped file (or the text itself) that each PAM service has."""
+    """One private host. ``pam`` names the shipped file (or the text itself) that each PAM service has; ``network`` is the
+    network namespace that it is in (namespaces.py), if not that of everybody."""
 
     def __init__(
         self,
@@ -63,8 +64,10 @@ class Host:
         pam: Mapping[str, str],
         tmpfs: Mapping[Path, str] | None = None,
         sudoers: str = "",
+        network: Path | None = None,
     ) -> None:
         self.directory = directory
+        self._network = network
         self.socket_dir = socket_dir
         self.users = tuple(users)
         self._sshds: list[subprocess.Popen[bytes]] = []
@@ -179,7 +182,16 @@ class Host:
 
     def inside(self, *command: str | Path) -> list[str]:
         """``command``, to be run in this host."""
-        return ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "--", *(os.fspath(word) for word in command)]
+        mounts = f"--mount=/proc/{self._holder.pid}/ns/mnt"
+        return ["nsenter", mounts, *self._net(), "--", *(os.fspath(word) for word in command)]
+
+    def beside(self, *command: str | Path) -> list[str]:
+        """``command``, to be run where this host's 127.0.0.1 is, with the files of everybody: a client's program."""
+        words = [os.fspath(word) for word in command]
+        return ["nsenter", *self._net(), "--", *words] if self._network is not None else words
+
+    def _net(self) -> list[str]:
+        return [] if self._network is None else [f"--net={self._network}"]
 
     def as_user(self, user: str, *command: str | Path) -> list[str]:
         """``command``, to be run in this host as ``user``, with nothing of root's left."""
@@ -273,9 +285,10 @@ def private_host(
     pam: Mapping[str, str],
     tmpfs: Mapping[Path, str] | None = None,
     sudoers: str = "",
+    network: Path | None = None,
 ) -> Iterator[Host]:
     """A host that is gone afterwards."""
-    host = Host(directory, socket_dir, users=users, pam=pam, tmpfs=tmpfs, sudoers=sudoers)
+    host = Host(directory, socket_dir, users=users, pam=pam, tmpfs=tmpfs, sudoers=sudoers, network=network)
     try:
         yield host
     finally:

@@ -41,9 +41,11 @@ class SshLogin:
         uses_keys = "publickey" in methods[-1]
         self._shown: list[str] = []
         self._user = user
+        program, *words = sshd.host.beside("ssh")
         self.child = pexpect.spawn(
-            "ssh",
+            program,
             [
+                *words,
                 "-F", "none", "-p", str(sshd.port), "-l", user, *methods,
                 "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "GlobalKnownHostsFile=/dev/null",
                 "-o", "LogLevel=INFO", "-o", f"NumberOfPasswordPrompts={tries}", "-o", "IdentityAgent=none",

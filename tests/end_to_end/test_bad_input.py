@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.clocks import Clock
 from tests.end_to_end.conftest import USERS
 from tests.end_to_end.daemon import Mfad, Person
 from tests.end_to_end.host import private_host
-from tests.end_to_end.programs import must_have, run, wait_until
+from tests.end_to_end.programs import run, wait_until
 from tests.pam_mfa.pam_harness import PamCode, Seen, auth_line, run_pam
 
 
@@ -141,34 +142,23 @@ def answer_unasked(mfad: Mfad, person: Person) -> Seen:
     return run_pam([auth_line(socket_dir=mfad.socket_dir)], person.name, [])
 
 
-def libfaketime() -> Path:
-    found = [*Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), *Path("/usr/lib/faketime").glob("libfaketimeMT.so.1")]
-    if not found:
-        must_have("/usr/lib/faketime/libfaketimeMT.so.1")
-    return found[0]
-
-
 def test_clock_that_steps_back_brings_no_code_back_to_life(make_mfad: Callable[..., Mfad], tmp_path: Path) -> None:
     """Row 8: neither the one that was used nor one before it; the audit log says why. When the clock is right again, so is
     everything."""
-    offset = tmp_path / "offset"
-    offset.write_text("+0\n")
+    clock = Clock(tmp_path / "offset")
     mfad = make_mfad()
-    mfad.start(
-        LD_PRELOAD=str(libfaketime()), FAKETIME_TIMESTAMP_FILE=str(offset), FAKETIME_NO_CACHE="1",
-        FAKETIME_DONT_FAKE_MONOTONIC="1",
-    )  # fmt: skip
+    mfad.start(**clock.environment())
     person = mfad.person()
     used = person.next_code()
     assert answer(mfad, person, used).code == PamCode.SUCCESS
 
     for minutes in (1, 20):
-        offset.write_text(f"-{minutes}m\n")
+        clock.set(-60 * minutes)
         then = int(time.time()) // 30 - 2 * minutes
         assert answer(mfad, person, used).code == PamCode.AUTH_ERR
         assert answer(mfad, person, person.code_at(then)).code == PamCode.AUTH_ERR
     assert "the clock is behind the last accepted step" in mfad.mfactl("audit", "export")
-    offset.write_text("+0\n")
+    clock.set(0)
     mfad.mfactl("user", "unlock", person.name)
     assert answer(mfad, person, used).code == PamCode.AUTH_ERR
     assert answer(mfad, person, person.next_code()).code == PamCode.SUCCESS
