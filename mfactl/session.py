@@ -161,7 +161,7 @@ def open_session(context: typer.Context) -> Iterator[Session]:
     config = read_configuration(context)
     with ExitStack() as stack:
         stack.enter_context(StateLock(config.state_dir).shared())
-        store = open_store(config.state_dir)
+        store = open_store(config.store_place)
         stack.callback(store.close)
         keks = load_key_source(config.key_source, credentials_directory=credentials_directory())
         with store.reading() as connection:

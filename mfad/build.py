@@ -189,6 +189,7 @@ class Parts:
             key
             for key, old, new in (
                 ("state_dir", self.started.state_dir, config.state_dir),
+                ("store", self.started.store, config.store),
                 ("limits.verification_queue", self.started.limits.verification_queue, config.limits.verification_queue),
                 ("directory", self.started.directory, config.directory),
                 ("audit", self.started.audit, config.audit),
@@ -252,7 +253,7 @@ def build(
         ConfigurationError: the key or a setting cannot be used.
         StoreUnavailable, StoreCorrupt: the store cannot be used.
     """
-    store = open_store(config.state_dir)
+    store = open_store(config.store_place)
     reload_keyring = partial(load_ring, store, config)
     ledger = Ledger(
         store, keyring=reload_keyring(), reload_keyring=reload_keyring, node=NODE, clock=time.time,

@@ -43,6 +43,8 @@ from mfa_runtime.config.sections import (
     Settings,
     Totp,
 )
+from mfa_runtime.config.store_section import StoreSection
+from mfa_runtime.store.place import StorePlace
 
 DEFAULT_KEY_FILE = "/etc/mfad/kek"
 
@@ -57,6 +59,7 @@ class Config:
 
     role: Role
     state_dir: Path
+    store: StoreSection
     key_source: str
     issuer: str
     time_zone: tzinfo
@@ -75,6 +78,12 @@ class Config:
     policy: Policy
     places: Document = field(compare=False, repr=False)
     """Where each key stands, without its value: for what is found wrong with it only when the parts are built."""
+
+    @property
+    def store_place(self) -> StorePlace:
+        """Where the store is, for those who open it."""
+        store = self.store
+        return StorePlace(self.state_dir, store.url, store.password_file, store.connections, float(store.timeout))
 
     @property
     def enabled_doors(self) -> frozenset[Door]:
@@ -131,6 +140,7 @@ def load_config_text(text: bytes | str, *, name: str, base: Path) -> Config:
     return Config(
         role=settings.role,
         state_dir=settings.state_dir,
+        store=settings.store,
         key_source=str(key_file) if settings.key is None else settings.key,
         issuer=settings.issuer,
         time_zone=settings.time_zone,

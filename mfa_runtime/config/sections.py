@@ -36,6 +36,7 @@ from mfa_runtime.config.notation import (
 from mfa_runtime.config.primary import NoneSection, Primary, ServiceName
 from mfa_runtime.config.radius_door import RadiusDoor
 from mfa_runtime.config.section import Section, written
+from mfa_runtime.config.store_section import StoreSection
 
 
 class Role(enum.StrEnum):
@@ -332,6 +333,7 @@ class Settings(Section):
 
     role: Role = Role.STANDALONE
     state_dir: Place = written("/var/lib/mfad")
+    store: StoreSection = Field(default_factory=StoreSection)
     key_file: Place | None = None
     key: Annotated[str | None, BeforeValidator(_key)] = None
     issuer: Annotated[str, BeforeValidator(_issuer)] = "mfad"

@@ -10,8 +10,9 @@ from sqlalchemy import insert
 
 from mfa_runtime.key_file import KeyEncryptionKeys
 from mfa_runtime.sealing import RandomBytes
-from mfa_runtime.store.database import STORE_FILE, Store, connect, read_meta
+from mfa_runtime.store.database import Store, connect_to, read_meta
 from mfa_runtime.store.key_table import create_keys
+from mfa_runtime.store.place import StorePlace
 from mfa_runtime.store.schema import meta
 from mfa_runtime.store.versions import bring_up_to_date
 
@@ -23,16 +24,21 @@ class Created(enum.Enum):
     PRESENT = "present"
 
 
-def ensure_store(state_dir: Path, keks: KeyEncryptionKeys, *, now: float, random: RandomBytes) -> tuple[Store, Created]:
-    """Create the store of ``state_dir``, or bring an existing one up to the present schema.
+def ensure_store(
+    place: StorePlace | Path, keks: KeyEncryptionKeys, *, now: float, random: RandomBytes
+) -> tuple[Store, Created]:
+    """Create the store at ``place``, or bring an existing one up to the present schema. A path is a state directory of SQLite.
 
     Raises:
         StoreUnavailable, StoreCorrupt, ConfigurationError: as opening a store does.
     """
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite gives its log and index files the mode of the database.
-    os.close(os.open(state_dir / STORE_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    store = connect(state_dir / STORE_FILE)
+    if isinstance(place, Path):
+        place = StorePlace(place)
+    place.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if place.file is not None:
+        # SQLite gives its log and index files the mode of the database.
+        os.close(os.open(place.file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    store = connect_to(place)
     bring_up_to_date(store)
     with store.writing() as connection:
         if read_meta(connection, "store_id") is not None:

@@ -20,11 +20,13 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from mfa_core.errors import StoreCorrupt, StoreFull, StoreUnavailable
+from mfa_runtime.store.place import STORE_FILE, StorePlace
 from mfa_runtime.store.schema import meta
+
+__all__ = ["STORE_FILE", "Session", "Store", "connect", "connect_to", "read_meta", "restrict_file_mode", "translated"]
 
 log = logging.getLogger(__name__)
 
-STORE_FILE = "mfad.sqlite"
 BUSY_TIMEOUT_MS = 5_000
 """How long a writer waits for another process: many times the longest batch, and well below a login's deadline."""
 TURN_S = 0.0002
@@ -290,6 +292,17 @@ class _Transaction:
                 # Closing rolls back; after a failure nothing is known of the connection but that.
                 self._session.close()
                 raise
+
+
+def connect_to(place: StorePlace) -> Store:
+    """Make the engine of the store at ``place``, without looking at what is in it.
+
+    Raises:
+        ConfigurationError: the password file cannot be used.
+    """
+    if place.file is not None:
+        return connect(place.file)
+    raise StoreUnavailable(f"{place}: PostgreSQL is not built in yet")
 
 
 def connect(path: Path) -> Store:

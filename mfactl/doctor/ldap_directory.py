@@ -149,7 +149,7 @@ def _check_nobody_enrolled(config: Config, settings: LdapDoorSettings, dns: Sequ
         return
     named = {dn: [value for kind, value in dn.leaf if kind in settings.mapping.attributes] for dn in dns}
     try:
-        store = open_store(config.state_dir)
+        store = open_store(config.store_place)
     except MfaError:
         return  # which the store's own check has told
     try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfa_core.errors import MfaError
@@ -35,7 +34,7 @@ def check_primaries(config: Config, *, pam_files: Mapping[str, str]) -> Iterator
                 case PamSection():
                     yield _check_pam(section, pam_files)
                 case LocalSection():
-                    yield _check_local(config.state_dir)
+                    yield _check_local(config)
                 case _:
                     pass  # type none: whoever stands behind the door asks for the password
         except MfaError as err:
@@ -91,13 +90,13 @@ def _check_pam(section: PamSection, pam_files: Mapping[str, str]) -> Finding:
     return Finding(Weight.GOOD, _PLACE, f"PAM service {section.service}")
 
 
-def _check_local(state_dir: Path) -> Finding:
+def _check_local(config: Config) -> Finding:
     from sqlalchemy import func, select
 
     from mfa_runtime.store.opening import open_store
     from mfa_runtime.store.schema import passwords
 
-    store = open_store(state_dir)
+    store = open_store(config.store_place)
     try:
         with store.reading() as connection:
             with_password = int(connection.execute(select(func.count()).select_from(passwords)).scalar_one())
