@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,19 @@ class Person:
     recovery_key: str = ""
     digits: int = 6
     last_step: int = field(default=-1)
+    clock: Callable[[], float] = field(default=time.time, repr=False, compare=False)
+    """What the clock of her telephone says, Unix seconds."""
+
+    def step(self) -> int:
+        """The time step of now."""
+        return int(self.clock()) // 30
 
     def code_at(self, step: int) -> str:
         return pyotp.HOTP(self.secret, digits=self.digits).at(step)
 
     def next_code(self) -> str:
         """A code that is good now and that this person has not used."""
-        now = int(time.time()) // 30
+        now = self.step()
         step = max(now, self.last_step + 1)
         assert step <= now + WINDOW, f"{self.name} has used every code of the window: take another person"
         self.last_step = step
@@ -54,7 +60,7 @@ class Person:
 
     def wrong_code(self) -> str:
         """A code that is not right now, nor was or will be soon."""
-        now = int(time.time()) // 30
+        now = self.step()
         near = {self.code_at(step) for step in range(now - FAR, now + FAR + 1)}
         return next(code for code in (f"{number:0{self.digits}d}" for number in range(123_456, 999_999)) if code not in near)
 
@@ -68,6 +74,7 @@ class Mfad:
         self.directory = directory
         self.socket_dir = directory / "run"
         self.prefix = list(prefix)
+        self.environment: dict[str, str] = {}
         self.config_path = directory / "mfad.yaml"
         self.log_path = directory / "log"
         self._program: subprocess.Popen[bytes] | None = None
@@ -92,7 +99,7 @@ class Mfad:
         return run(
             [*self.prefix, sys.executable, "-m", "mfactl", "--config", str(self.config_path), *words],
             stdin=stdin,
-            env=clean_environment(),
+            env=clean_environment(**self.environment),
         )
 
     def mfactl_json(self, *words: str, stdin: str = "") -> Any:
@@ -138,7 +145,7 @@ class Mfad:
             self._program = start(
                 [*self.prefix, sys.executable, "-m", "mfad", "--config", str(self.config_path)],
                 stderr=log,
-                env=clean_environment(**environment),
+                env=clean_environment(**self.environment, **environment),
             )
         wait_until(lambda: self.log().count("mfad: ready") > before or not self.running, f"mfad is ready:\n{self.log()}")
         assert self.running, f"mfad ended: {self.log()}"

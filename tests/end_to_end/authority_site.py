@@ -1,0 +1,340 @@
+"""How does a test get an authority and hosts that joined it, each on a machine of its own, and see what each of them knows?
+
+A :class:`Site` is a network with one authority and agents that joined by tokens, as an administrator would do it: everything by
+mfactl. Each machine has a wall clock that the test sets. People are enrolled at the authority; their telephones have the right
+time, which is that of :attr:`Site.time`.
+
+What a test waits for (a sync, a merged journal) it reads from the stores, because a start of mfactl takes longer than most
+of it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.end_to_end.clocks import Clock
+from tests.end_to_end.daemon import Mfad, Person
+from tests.end_to_end.host import SSHD, Host, Sshd, private_host
+from tests.end_to_end.namespaces import Machine, Network
+from tests.end_to_end.programs import must_have, wait_until
+from tests.end_to_end.radius_packets import ACCESS_ACCEPT, Nas
+from tests.pam_mfa.pam_harness import Items, PamCode, Seen, auth_line, run_pam
+
+STORE = "mfad.sqlite"
+PORT = 18443
+RADIUS_PORT = 18120
+RADIUS_SECRET = "a-secret-of-the-test-long-enough"
+FROM = Items(rhost="192.0.2.44")
+"""Where the person at the PAM door comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A host group. ``users`` are the user groups that may log in there."""
+
+    material: str = "seed"
+    max_offline: str = "1h"
+    offline_after: str = "0s"
+    services: tuple[str, ...] = ("*",)
+    users: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """An agent to be made. With ``local_users`` it is a whole host with an sshd, and these are its passwd."""
+
+    group: str = "edge"
+    local_users: tuple[str, ...] = ()
+    radius: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tmpfs: Mapping[Path, str] = field(default_factory=dict)
+
+
+class Station(Mfad):
+    """One mfad on one machine: an authority, or what an agent has in common with it."""
+
+    def __init__(
+        self, name: str, directory: Path, machine: Machine, settings: Mapping[str, Any], prefix: Sequence[str]
+    ) -> None:
+        self.name = name
+        self.machine = machine
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.clock = Clock(directory / "clock")
+        super().__init__(directory, settings, prefix=prefix)
+        self.environment = self.clock.environment()
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Write the configuration: where things are, and ``settings``."""
+        usual = {"state_dir": "./state", "key_file": "./kek", "log_level": "debug"}
+        self.config_path.write_text(yaml.safe_dump({**usual, **settings}))
+
+    # what its store says
+
+    def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
+        """Rows of its SQLite store, as they are committed now."""
+        path = self.state_dir / STORE
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as store:
+            store.row_factory = sqlite3.Row
+            return [dict(row) for row in store.execute(query, arguments)]
+
+    @property
+    def state_dir(self) -> Path:
+        configured = Path(yaml.safe_load(self.config_path.read_text())["state_dir"])
+        return self.directory / configured
+
+    def events(self, **fields: object) -> list[dict[str, Any]]:
+        """The audit events with these fields, oldest first, each with its ``node``."""
+        found = [{"node": row["node"], **json.loads(row["body"])} for row in
+                 self.rows("SELECT node, body FROM audit ORDER BY at, seq")]  # fmt: skip
+        return [one for one in found if fields.items() <= one.items()]
+
+    def accepts(self, name: str) -> list[tuple[str, int]]:
+        """Event and step of each login of a user that was let in by a code, as written down here; each event once."""
+        found = {one["id"]: one["step"] for one in self.events(event="attempt", user=name, outcome="accepted")}
+        return list(found.items())
+
+
+class Authority(Station):
+    """The authority of a site."""
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.machine.address}:{PORT}"
+
+    def alarms(self) -> list[dict[str, Any]]:
+        """All of them, with the name of the host."""
+        return self.rows(
+            "SELECT alarms.*, hosts.name AS host FROM alarms LEFT JOIN hosts ON hosts.id = alarms.host_id ORDER BY alarms.id"
+        )
+
+    def wait_for_alarm(self, kind: str, count: int = 1) -> list[dict[str, Any]]:
+        """Until there are ``count`` alarms of this kind; them."""
+        wait_until(lambda: len(self._of(kind)) >= count, f"alarm {kind}: {self.alarms()}\n{self.log()[-3000:]}")
+        return self._of(kind)
+
+    def _of(self, kind: str) -> list[dict[str, Any]]:
+        return [one for one in self.alarms() if one["kind"] == kind]
+
+    def host(self, name: str) -> dict[str, Any]:
+        """What it knows of a host."""
+        (row,) = self.rows("SELECT * FROM hosts WHERE name = ?", name)
+        return row
+
+
+class Agent(Station):
+    """A host that joined. ``host`` has its sshd, where it has one."""
+
+    def __init__(self, name: str, directory: Path, machine: Machine, spec: Spec, host: Host | None) -> None:
+        self.spec = spec
+        self.host = host
+        prefix = machine.inside() if host is None else host.inside()
+        super().__init__(name, directory, machine, self.usual(directory, spec, host), prefix)
+
+    def usual(self, directory: Path, spec: Spec, host: Host | None) -> dict[str, Any]:
+        """Its configuration: the doors that it has, and no policy."""
+        doors: dict[str, Any] = {"pam": {"socket_dir": "./run" if host is None else "/run/mfad"}}
+        if spec.radius:
+            secret = directory / "radius.secret"
+            secret.touch(0o600)
+            secret.write_text(RADIUS_SECRET + "\n")
+            client = {"name": "vpn", "network": "127.0.0.1", "mode": "mfa_only", "secret_file": str(secret)}
+            doors["radius"] = {"listen": [f"127.0.0.1:{RADIUS_PORT}"], "clients": [client]}
+        return {"role": "agent", "doors": doors, **spec.settings}
+
+    def state(self) -> dict[str, Any]:
+        """The row that says what it was told."""
+        (row,) = self.rows("SELECT * FROM agent_state")
+        return row
+
+    def knows(self, name: str) -> bool:
+        """Whether its copy has this user."""
+        return bool(self.rows("SELECT id FROM users WHERE name = ?", name))
+
+    def holds(self, name: str) -> bool:
+        """Whether its copy has a credential of this user that verifies."""
+        return bool(self.rows(
+            "SELECT c.id FROM credentials c JOIN users u ON u.id = c.user_id WHERE u.name = ? AND c.state = 'active'", name
+
+        ))  # fmt: skip
+
+    def wait_until_it_holds(self, *names: str) -> None:
+        """Until a sync has brought these people."""
+        wait_until(lambda: all(self.holds(one) for one in names), f"{names} at {self.name}:\n{self.log()[-3000:]}")
+
+    # logging in
+
+    def pam(self, name: str, *answers: str, service: str = "sshd") -> Seen:
+        """A login at its PAM door by the real libpam and pam_mfa.so."""
+        return run_pam([auth_line(socket_dir=self.socket_dir)], name, list(answers), items=FROM, service=service)
+
+    def takes(self, name: str, code: str, service: str = "sshd") -> bool:
+        """Whether a code lets in at the PAM door."""
+        seen = self.pam(name, code, service=service)
+        assert seen.code in {PamCode.SUCCESS, PamCode.AUTH_ERR, PamCode.MAXTRIES, PamCode.AUTHINFO_UNAVAIL}, seen
+        return seen.code == PamCode.SUCCESS
+
+    def radius(self, name: str, code: str) -> bool:
+        """Whether a code lets in at the RADIUS door."""
+        with self.machine.entered():
+            nas = Nas(("127.0.0.1", RADIUS_PORT), RADIUS_SECRET.encode())
+        with nas:
+            return nas.ask(nas.login(name, code)).code == ACCESS_ACCEPT
+
+    def why_last(self, name: str) -> str:
+        """The reason of the last verdict about a user, as written down here."""
+        return str(self.events(event="attempt", user=name)[-1].get("reason", ""))
+
+    def sshd(self) -> Sshd:
+        """An sshd that asks for password and code."""
+        assert self.host is not None, "this agent is no whole host"
+        return self.host.start_sshd("mfad-keyboard-interactive.conf")
+
+
+class Site:
+    """An authority and its agents. Use :func:`authority_site`."""
+
+    def __init__(self, place: Path, stack: ExitStack) -> None:
+        self.place = place
+        self._stack = stack
+        self.network = stack.enter_context(Network())
+        self.agents: dict[str, Agent] = {}
+        self._offset_s = 0.0
+
+    def __getitem__(self, name: str) -> Agent:
+        return self.agents[name]
+
+    def open_authority(self, settings: Mapping[str, Any], name: str = "authority") -> Authority:
+        """A new authority, made and not started."""
+        machine = self.network.machine(name)
+        section = {"listen": [f"{machine.address}:{PORT}"], "certificate_names": [machine.address, "localhost"]}
+        more = {**settings, "authority": {**section, **settings.get("authority", {})}}
+        one = Authority(name, self.place / name, machine, {"role": "authority", **more}, machine.inside())
+        self._stack.callback(one.close)
+        one.init()
+        return one
+
+    def new_agent(self, name: str, spec: Spec) -> Agent:
+        """A host with mfad on it that belongs nowhere yet."""
+        machine = self.network.machine(name)
+        directory = self.place / name
+        host = None
+        if spec.local_users or spec.tmpfs:
+            directory.mkdir(mode=0o755, parents=True)
+            host = self._stack.enter_context(private_host(
+                self.place / f"{name}-host", directory / "run", users=spec.local_users, tmpfs=spec.tmpfs,
+                pam={"sshd": "sshd-keyboard-interactive"}, network=machine.path,
+            ))  # fmt: skip
+        one = Agent(name, directory, machine, spec, host)
+        self._stack.callback(one.close)
+        self.agents[name] = one
+        return one
+
+    # time
+
+    @property
+    def time(self) -> float:
+        """What the right time is, Unix seconds."""
+        return time.time() + self._offset_s
+
+    def pass_time(self, seconds: float) -> None:
+        """All clocks go on by so much at once, also the telephones."""
+        self._offset_s += seconds
+        for one in (self.authority, *self.agents.values()):
+            one.clock.set(one.clock.offset_s + seconds)
+
+    # people
+
+    authority: Authority
+
+    def person(self, name: str | None = None) -> Person:
+        """Somebody enrolled whom no test has used."""
+        one = self.authority.person(name)
+        one.clock = lambda: self.time
+        return one
+
+    # hosts
+
+    def token(self, group: str, name: str) -> str:
+        return str(self.authority.mfactl_json("agent", "token", group, "--name", name)["token"])
+
+    def join(self, agent: Agent, token: str | None = None) -> None:
+        """As an administrator does it. The token is in a file, not among the arguments."""
+        file = agent.directory / "token"
+        file.touch(0o600)
+        file.write_text((token or self.token(agent.spec.group, agent.name)) + "\n")
+        agent.init()
+        agent.mfactl("agent", "join", self.authority.url, "--token-file", str(file))
+
+    def wait_until_merged(self, *names: str) -> None:
+        """Until the authority has the whole journal of these agents."""
+        for name in names or self.agents:
+            wait_until(lambda name=name: self._merged(name), f"the journal of {name} is merged:\n{self.logs()}")
+
+    def _merged(self, name: str) -> bool:
+        agent = self.agents[name]
+        epoch = agent.state()["journal_epoch"]
+        node = "local" if epoch <= 1 else f"local:{epoch}"
+        (head,) = agent.rows("SELECT coalesce(max(seq), 0) AS seq FROM audit WHERE node = ?", node)
+        there = self.authority.host(name)
+        return bool((there["journal_epoch"], there["journal_seq"]) == (epoch, head["seq"]))
+
+    def logs(self) -> str:
+        """The end of every log, for a test that fails."""
+        return "\n".join(f"== {one.name}\n{one.log()[-3000:]}" for one in (self.authority, *self.agents.values()))
+
+    def start(self) -> None:
+        """Start everybody, and wait until the agents have what the authority has."""
+        self.authority.start()
+        for one in self.agents.values():
+            one.start()
+            wait_until(lambda one=one: one.state()["cursor"] >= 0, f"{one.name} has synced:\n{self.logs()}")
+
+
+def build(
+    place: Path,
+    stack: ExitStack,
+    agents: Mapping[str, Spec],
+    *,
+    groups: Mapping[str, Group] | None = None,
+    people: Mapping[str, int] | None = None,
+    memberships: Mapping[str, Sequence[str]] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Site:
+    """Make all of it and start it."""
+    must_have("faketime", *([SSHD, "ssh"] if any(one.local_users for one in agents.values()) else []))
+    site = Site(place, stack)
+    site.authority = site.open_authority(settings or {})
+    mfactl = site.authority.mfactl
+    site.authority.import_people(people or {})
+    for user, names in (memberships or {}).items():
+        mfactl("user", "group", user, "add", *names)
+    for name, group in (groups or {"edge": Group()}).items():
+        mfactl("agent", "group", "add", name, "--material", group.material, "--max-offline", group.max_offline,
+               "--offline-after", group.offline_after, "--services", ",".join(group.services))  # fmt: skip
+        for one in group.users:
+            mfactl("agent", "entitle", name, one)
+    site.authority.start()
+    made = [site.new_agent(name, spec) for name, spec in agents.items()]
+    with ThreadPoolExecutor(len(made) or 1) as at_once:
+        list(at_once.map(site.join, made))
+        list(at_once.map(Agent.start, made))
+    for one in made:
+        wait_until(lambda one=one: one.state()["cursor"] >= 0, f"{one.name} has synced:\n{site.logs()}")
+    return site
+
+
+@contextmanager
+def authority_site(place: Path, agents: Mapping[str, Spec], **more: Any) -> Iterator[Site]:
+    """A site that is gone afterwards. See :func:`build` for ``more``."""
+    with ExitStack() as stack:
+        yield build(place, stack, agents, **more)
