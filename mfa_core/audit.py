@@ -34,9 +34,23 @@ class Outcome(enum.StrEnum):
     UNAVAILABLE = "unavailable"
 
 
+class By(enum.StrEnum):
+    """Who decided, in the log of a host that has an authority. Elsewhere nothing is said: who writes the log has decided."""
+
+    AUTHORITY = "authority"
+    """The authority has ruled, and has an event of its own under the same id: this one tells it nothing new, except where the
+    reason is REPLAYED and a note says that the step was spent here before."""
+    HOST = "host"
+    """The host alone: the authority has still to hear of it."""
+
+
 @hot_value
 class AttemptDecided:
-    """One verdict. ``at`` is Unix seconds; ``step`` is the spent time step or counter, -1 when none."""
+    """One verdict. ``at`` is Unix seconds; ``step`` is the spent time step or counter, -1 when none.
+
+    ``failures`` is what the account's count of consecutive failures came to, 0 where it was not charged. ``by`` is a
+    :class:`By` or "". ``host`` is the name of the host that asked, in the log of an authority.
+    """
 
     event_id: str
     at: float
@@ -53,10 +67,14 @@ class AttemptDecided:
     step: int = -1
     failures: int = 0
     note: str = ""
+    by: str = ""
+    host: str = ""
 
     def fields(self) -> dict[str, object]:
         """What stands in the log, without what is empty, in the order of the keys."""
         row: dict[str, object] = {"at": self.at}
+        if self.by:
+            row["by"] = self.by
         if self.client:
             row["client"] = self.client[:MAX_TEXT]
         if self.factor:
@@ -67,6 +85,8 @@ class AttemptDecided:
             row["factor"] = self.factor
         if self.failures:
             row["failures"] = self.failures
+        if self.host:
+            row["host"] = self.host[:MAX_TEXT]
         row["id"] = self.event_id
         if self.note:
             row["note"] = self.note[:MAX_TEXT]
@@ -119,6 +139,8 @@ def _attempt(event: AttemptDecided) -> str:
     # What _object(event.fields()) gives, in a third of its time again; a test holds the three ways against each other.
     factor = event.factor
     text = f'{{"at":{_number(event.at)}'
+    if event.by:
+        text += f',"by":{_quote(event.by)}'
     if event.client:
         text += f',"client":{_quote(event.client[:MAX_TEXT])}'
     if factor:
@@ -128,6 +150,8 @@ def _attempt(event: AttemptDecided) -> str:
         text += f',"factor":{_quote(factor)}'
     if event.failures:
         text += f',"failures":{event.failures!r}'
+    if event.host:
+        text += f',"host":{_quote(event.host[:MAX_TEXT])}'
     text += f',"id":{_quote(event.event_id)}'
     if event.note:
         text += f',"note":{_quote(event.note[:MAX_TEXT])}'

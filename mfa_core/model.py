@@ -7,8 +7,10 @@ how it travels.
 from __future__ import annotations
 
 import enum
+import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import md5
 
 from mfa_core.secret import Secret
 from mfa_core.value import hot_value
@@ -78,6 +80,29 @@ class Grammar:
 SEPARATE = Grammar()
 
 
+@dataclass(frozen=True, slots=True)
+class ChapAnswer:
+    """A one-way answer made from a code (RFC 1994 section 4.1), which says of a candidate whether it is the code.
+
+    A value, so that it can be told to another host. ``identifier`` is one octet.
+    """
+
+    identifier: int
+    challenge: bytes
+    response: bytes = field(repr=False)  # a million codes are tried on it in a second
+
+    def __call__(self, candidate: str) -> bool:
+        """Whether ``candidate`` is what was typed. It takes the same time for every candidate of one length."""
+        return hmac.compare_digest(
+            chap_response(self.identifier, candidate.encode("utf-8", "surrogateescape"), self.challenge), self.response
+        )
+
+
+def chap_response(identifier: int, typed: bytes, challenge: bytes) -> bytes:
+    """MD5 over the CHAP identifier, what was typed, and the challenge."""
+    return md5(bytes((identifier,)) + typed + challenge, usedforsecurity=False).digest()
+
+
 @hot_value
 class Attempt:
     """One request to be let in, as a door saw it.
@@ -88,7 +113,7 @@ class Attempt:
     out-of-band factor, seconds. ``methods`` are what SSH_AUTH_INFO_0 lists as done, for instance ``publickey ssh-ed25519``.
     ``challenge_id`` repeats the id of the challenge that this answers; where ``challenge_until`` (Unix seconds) is given, the
     challenge was carried by the client, and may be answered once. ``veiled`` stands where the door does not see the code but a
-    one-way answer made from it (CHAP, RFC 1994): whether a candidate code gives that answer; ``typed`` then holds the answer's
+    one-way answer made from it (:class:`ChapAnswer`): whether a candidate gives that answer; ``typed`` then holds the answer's
     bytes. ``grammar`` says how ``typed`` is to be read; a policy rule may say otherwise, unless ``grammar_is_final``: the
     answer to a challenge, and a text that shows its own parts. ``remembered`` names the credential (``totp:12``) of a login
     that the door remembers and that this one repeats: the factor is not asked for again while that credential is good, where
@@ -135,6 +160,17 @@ class Digest(enum.StrEnum):
     SHA512 = "sha512"
 
 
+class Material(enum.StrEnum):
+    """What is here of a credential, to find a code with."""
+
+    SEED = "seed"
+    """Its secret."""
+    CODEBOOK = "codebook"
+    """The codes of a stretch of time, and no secret: see :mod:`mfa_core.codebook`."""
+    NONE = "none"
+    """Nothing: its codes are known to the authority alone. Its format is known all the same."""
+
+
 class CredentialState(enum.StrEnum):
     """Life of a credential: pending -> active <-> suspended -> revoked. Only ACTIVE verifies a login."""
 
@@ -170,6 +206,9 @@ class Credential:
     ``last_step`` is the watermark: the highest time step (TOTP) or counter (HOTP) that is spent; -1 when none.
     ``drift_steps`` is added to the present step. ``resync_step`` remembers a good code outside the window (-1: none): the
     next consecutive one moves the drift. ``period_s`` is 30 or 60; 0 for HOTP.
+
+    ``secret`` holds what ``material`` says: a CODEBOOK the packed codes from the time step ``first_step`` on, NONE nothing.
+    ``host_id`` is the only host where the credential answers; 0: everywhere.
     """
 
     id: int
@@ -183,6 +222,9 @@ class Credential:
     drift_steps: int = 0
     resync_step: int = -1
     label: str = ""
+    material: Material = Material.SEED
+    first_step: int = 0
+    host_id: int = 0
 
     def spent_at(self, step: int, drift_steps: int) -> Credential:
         """This credential after the code of ``step`` was accepted. (Spelt out: ``replace`` costs a login 5 microseconds.)"""
@@ -198,6 +240,9 @@ class Credential:
             drift_steps,
             -1,
             self.label,
+            self.material,
+            self.first_step,
+            self.host_id,
         )
 
 

@@ -17,6 +17,8 @@ from sqlalchemy import Connection
 from mfa_core import texts
 from mfa_core.audit import AttemptDecided, Event, Outcome
 from mfa_core.errors import MfaError, StoreCorrupt, StoreFull, StoreUnavailable
+from mfa_core.mirror import Ruled
+from mfa_core.offline import Moment
 from mfa_core.throttle import Throttle
 from mfa_core.value import hot_value
 from mfa_core.verdict import Challenge, Unavailable, Unready, Verdict
@@ -36,10 +38,19 @@ MAX_DEFERRED = 10_000
 
 @hot_value
 class Ruling:
-    """What became of an entry. ``may_enrol``: the refusal may be turned into an enrolment."""
+    """What became of an entry. ``may_enrol``: the refusal may be turned into an enrolment.
+
+    ``judgement`` is what the verdict comes from; None where none was possible.
+    """
 
     verdict: Verdict
     may_enrol: bool = False
+    judgement: Judgement | None = None
+
+
+def ruled_of(ruling: Ruling) -> Ruled:
+    """What an authority tells the host that asked."""
+    raise NotImplementedError
 
 
 Sink = Callable[[Sequence[str]], None]
@@ -63,7 +74,13 @@ class Ledger:
         node: str,
         clock: Callable[[], float],
         sink: Sink,
+        moment: Callable[[float], Moment] | None = None,
+        records_uses: bool = False,
     ) -> None:
+        """``moment`` is there on an agent: what the host's clocks say when ``clock`` says this. ``records_uses``: an authority
+        writes down which code was used where, in the transaction that accepts it."""
+        self._moment = moment
+        self._records_uses = records_uses
         self._session = store.session(settles=True)
         self._asking = store.session()
         self._asks_at_once = store.answers_at_once
@@ -82,6 +99,16 @@ class Ledger:
         self._freshness = Freshness()
         self.written = 0
         """Events that were committed: what the write-ahead log holds is about ten kilobytes each."""
+
+    @property
+    def node(self) -> str:
+        """The audit chain that is written."""
+        return self._node
+
+    def begin_chain(self, node: str) -> None:
+        """Write another audit chain from the next transaction on; waits for the one under way. Any thread may call it."""
+        with self._turn:
+            self._node = node
 
     @property
     def keyring(self) -> Keyring:

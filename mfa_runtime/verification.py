@@ -28,6 +28,7 @@ from mfa_core.throttle import Standing, Throttle, standing
 from mfa_core.verdict import Accepted, Rejected, Unavailable, Unready, Verdict
 from mfa_core.verifier import Password, Proof, ProofState, Settings, Situation, Tag, readings
 from mfa_runtime import one_time_hash
+from mfa_runtime.counsel import Counsel, Referral
 from mfa_runtime.directory import Groups
 from mfa_runtime.door_check import ByDoor, Told
 from mfa_runtime.gate import Check
@@ -103,7 +104,10 @@ class Verification:
         capacity: int,
         primaries: Mapping[Door, Primary] | None = None,
         enroller: Enroller | None = None,
+        counsel: Counsel | None = None,
     ) -> None:
+        """``counsel`` is asked about every attempt, where this host has an authority; its ledger has a ``moment`` then."""
+        self._counsel = counsel
         self._store = store
         self._ledger = ledger
         self._rules = rules
@@ -269,6 +273,16 @@ class Verification:
             self._writer.submit_to(entry.read_as(chosen, outcome, look), partial(self._ruled, entry.attempt, answer))
         except Exception as err:  # noqa: BLE001  logged there, and refused
             answer(self._unavailable(entry.attempt, err))
+
+    def refer(self, referral: Referral, told: Callable[[Ruling | BaseException], None]) -> None:
+        """Decide, on an authority, what a host asks: by this authority's policy, accounts, throttle and hashes.
+
+        ``told`` is called once, on the loop, after this has returned; the ruling is durable then, and
+        :func:`mfa_runtime.ledger.ruled_of` makes of it what the host is told. An exception is told where nothing could be
+        decided: the host is to take this authority for out of reach. Whether the user is entitled to the host was asked before,
+        and so was whether this event was decided already. Never raises.
+        """
+        raise NotImplementedError
 
     def canonical(self, username: str) -> str:
         """The identity of a name: see :class:`mfa_runtime.gate.Gate`."""

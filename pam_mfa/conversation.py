@@ -145,6 +145,7 @@ RETRYABLE = frozenset(
         Reason.FACTOR_NOT_ALLOWED,
         Reason.EXPIRED,
         Reason.CHALLENGE_EXPIRED,
+        Reason.NEEDS_AUTHORITY,
         # who is unknown, not enrolled or has a wrong password is asked as often as who types a wrong code
         Reason.UNKNOWN_USER,
         Reason.USERNAME_REFUSED,

@@ -63,6 +63,15 @@ def _rejected_code(reason: Reason, dialogue: Dialogue) -> PamCode:
             | Reason.FIRST_FACTOR_FAILED
             | Reason.CANCELLED
             | Reason.CHALLENGE_EXPIRED
+            # A stack may let AUTHINFO_UNAVAIL pass: whoever can cut a host off must not have a way in by it.
+            | Reason.NEEDS_AUTHORITY
+            | Reason.NEVER_SYNCED
+            | Reason.HOST_REVOKED
+            | Reason.CLOCK_ROLLBACK
+            | Reason.CLOCK_JUMPED
+            | Reason.CACHE_EXPIRED
+            | Reason.NOT_OFFLINE
+            | Reason.TOO_EARLY
         ):
             return PamCode.AUTH_ERR
         case Reason.THROTTLED | Reason.LOCKED | Reason.LOCKED_BY_ADMIN | Reason.SOURCE_THROTTLED:
@@ -71,7 +80,7 @@ def _rejected_code(reason: Reason, dialogue: Dialogue) -> PamCode:
             return PamCode.AUTH_ERR  # after the same question the same answer: a stranger must not learn who has a token
         case Reason.NOT_ENROLLED | Reason.GRACE_ENDED | Reason.ENROLMENT_OFFERED:
             return PamCode.CRED_INSUFFICIENT
-        case Reason.POLICY_DENIED:
+        case Reason.POLICY_DENIED | Reason.NOT_ENTITLED:
             return PamCode.PERM_DENIED
         case _:
             assert_never(reason)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import enum
 import hmac
 import struct
-from dataclasses import dataclass, field
 from hashlib import md5
 from typing import NoReturn
 
 from mfa_core.errors import PeerProtocolError
+from mfa_core.model import ChapAnswer
 from mfa_core.secret import Secret
 from radius_plugin.wire import (
     AUTHENTICATOR_SIZE,
@@ -81,24 +81,6 @@ class ReplyRefused(PeerProtocolError):
     def __init__(self, doubt: Doubt, detail: str) -> None:
         super().__init__(f"{doubt}: {detail}", cure="compare the shared secrets of both sides; let the server sign its replies")
         self.doubt = doubt
-
-
-@dataclass(frozen=True, slots=True)
-class ChapAnswer:
-    """What a person's NAS made of what was typed (RFC 2865 section 5.3, RFC 1994 section 4.1)."""
-
-    identifier: int
-    challenge: bytes
-    answer: bytes = field(repr=False)  # a million codes are tried on it in a second
-
-    def fits(self, candidate: str) -> bool:
-        """Whether ``candidate`` is what was typed."""
-        return _same(chap_answer(self.identifier, candidate.encode("utf-8", "surrogateescape"), self.challenge), self.answer)
-
-
-def chap_answer(identifier: int, typed: bytes, challenge: bytes) -> bytes:
-    """MD5 over the CHAP identifier, what was typed, and the challenge."""
-    return md5(bytes((identifier,)) + typed + challenge, usedforsecurity=False).digest()
 
 
 def chap_in(packet: Packet) -> ChapAnswer | None:

@@ -241,7 +241,7 @@ def _by_chap(
         raise RequestRefused(Unasked.NO_CREDENTIAL, user_name)
     interaction = _CHALLENGES if answers else _ONE_SHOT
     return _Credential(
-        Secret(answer.answer), _ONLY_A_CODE, interaction, is_final=True, holds_password=False, veiled=answer.fits
+        Secret(answer.response), _ONLY_A_CODE, interaction, is_final=True, holds_password=False, veiled=answer
     )
 
 

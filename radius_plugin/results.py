@@ -19,7 +19,9 @@ from radius_plugin.settings import ClientSettings, Refusal, ReplyRule
 from radius_plugin.state import ATTEMPTS_MAX, Carried, StateSeal
 from radius_plugin.wire import Code, Type, attribute, text_attributes
 
-_AGAIN = {Reason.MISMATCH, Reason.REPLAYED, Reason.MALFORMED, Reason.EMPTY, Reason.JUNK, Reason.NO_CODE}
+_AGAIN = {
+    Reason.MISMATCH, Reason.REPLAYED, Reason.MALFORMED, Reason.EMPTY, Reason.JUNK, Reason.NO_CODE, Reason.NEEDS_AUTHORITY,
+}  # fmt: skip
 """Refusals of a code after which the same dialogue may try another one."""
 
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from mfa_core.errors import InvalidInput, NotFound
+from mfa_core.model import chap_response
 from mfa_core.secret import Secret
-from radius_plugin.authenticators import HIDDEN_MAX, Doubt, ReplyRefused, SharedSecret, chap_answer
+from radius_plugin.authenticators import HIDDEN_MAX, Doubt, ReplyRefused, SharedSecret
 from radius_plugin.wire import (
     AUTHENTICATOR_SIZE,
     HEADER_SIZE,
@@ -126,7 +127,7 @@ def login_request(login: Login, secret: SharedSecret, *, identifier: int, protec
         raise InvalidInput(f"a password of {len(typed)} octets, at most {HIDDEN_MAX} travel")
     if login.method is Method.CHAP:
         chap = random(1)
-        credential = attribute(Type.CHAP_PASSWORD, chap + chap_answer(chap[0], typed, authenticator))
+        credential = attribute(Type.CHAP_PASSWORD, chap + chap_response(chap[0], typed, authenticator))
     else:
         credential = attribute(Type.USER_PASSWORD, secret.hide(typed, authenticator))
     attributes = attribute(Type.USER_NAME, name) + credential + _about_us()

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mfa_core.model import ChapAnswer, chap_response
 from mfa_core.secret import Secret
-from radius_plugin.authenticators import BadCredential, ChapAnswer, Doubt, ReplyRefused, SharedSecret, chap_answer, chap_in
+from radius_plugin.authenticators import BadCredential, Doubt, ReplyRefused, SharedSecret, chap_in
 from radius_plugin.wire import PACKET_MAX, Code, Malformed, Packet, PacketTooLong, Type, attribute, frame, parse
 from tests.radius_plugin.packet_vectors import (
     SECRET,
@@ -78,9 +79,9 @@ def test_chap_answers_of_requests(case: Case) -> None:
     assert case.chap is not None
     answer = chap_in(parse(case.octets))
     assert answer is not None
-    assert answer.fits(case.chap)
-    assert not answer.fits(case.chap + "0")
-    assert not answer.fits(case.chap[:-1])
+    assert answer(case.chap)
+    assert not answer(case.chap + "0")
+    assert not answer(case.chap[:-1])
 
 
 @pytest.mark.parametrize("case", [case for case in GOOD if case.bad_credential], ids=lambda case: case.name)
@@ -114,7 +115,7 @@ def test_the_examples_of_the_rfcs(exchange: Exchange) -> None:
     if exchange.chap is not None:
         answer = chap_in(request)
         assert answer is not None
-        assert answer.fits(exchange.chap)
+        assert answer(exchange.chap)
     attributes = exchange.reply[20:]
     assert secret.reply(reply.code, request, attributes, sign=False) == exchange.reply
     assert secret.verify_reply(exchange.request, exchange.reply, require_message_authenticator=False).octets == exchange.reply
@@ -137,14 +138,14 @@ def test_no_chap_in_a_request() -> None:
 @given(octets_16, st.text(max_size=12), st.binary(max_size=40), st.integers(0, 255))
 def test_chap_fits_what_was_typed(authenticator: bytes, typed: str, challenge: bytes, identifier: int) -> None:
     """The answer to any challenge fits what it was made from."""
-    answer = ChapAnswer(identifier, challenge, chap_answer(identifier, typed.encode("utf-8", "surrogateescape"), challenge))
-    assert answer.fits(typed)
-    assert not ChapAnswer(identifier, challenge, authenticator).fits(typed)
+    answer = ChapAnswer(identifier, challenge, chap_response(identifier, typed.encode("utf-8", "surrogateescape"), challenge))
+    assert answer(typed)
+    assert not ChapAnswer(identifier, challenge, authenticator)(typed)
 
 
 def test_a_chap_challenge_of_no_octets_is_a_challenge() -> None:
     """An empty CHAP-Challenge is not replaced by the Request Authenticator."""
-    answer = attribute(3, b"\x01" + chap_answer(1, b"123456", b""))
+    answer = attribute(3, b"\x01" + chap_response(1, b"123456", b""))
     chap = chap_in(parse(asked(answer + attribute(60, b""))))
     assert chap is not None
     assert chap.fits("123456")

@@ -144,8 +144,8 @@ def test_radclient_speaks_chap() -> None:
     heard = radclient(CHAP, lambda request: OURS.reply(Code.ACCESS_ACCEPT, request))
     answer = chap_in(heard.request)
     assert answer is not None
-    assert answer.fits("123456")
-    assert not answer.fits("123457")
+    assert answer("123456")
+    assert not answer("123457")
     assert heard.success
 
 
@@ -209,9 +209,9 @@ def test_pyrad_judges_chap_as_we_do(typed: str, authenticator: bytes, identifier
     read = pyrad_packet.AuthPacket(secret=SECRET, dict=EMPTY, packet=octets)
     answer = chap_in(parse(octets))
     assert answer is not None
-    assert answer.fits(typed)
+    assert answer(typed)
     assert read.VerifyChapPasswd(typed)
-    assert not answer.fits(typed + "x")
+    assert not answer(typed + "x")
     assert not read.VerifyChapPasswd(typed + "x")
 
 

@@ -264,8 +264,8 @@ def test_chap_is_what_a_server_expects() -> None:
     answer = chap_in(request)
 
     assert answer is not None
-    assert answer.fits("123456")
-    assert not answer.fits("123457")
+    assert answer("123456")
+    assert not answer("123457")
     assert Type.USER_PASSWORD not in request
 
 
