@@ -103,6 +103,16 @@ def _endpoint(value: object) -> Endpoint | None:
 MaybeEndpoint = Annotated[Endpoint | None, BeforeValidator(_endpoint)]
 
 
+def _an_endpoint(value: object) -> Endpoint:
+    endpoint = _endpoint(value)
+    if endpoint is None:
+        raise Unfit("an address and a port, such as 127.0.0.1:18443 or [::]:18443")
+    return endpoint
+
+
+AnEndpoint = Annotated[Endpoint, BeforeValidator(_an_endpoint)]
+
+
 def _host(text: str, expected: str) -> str:
     if text == ANY:
         return ANY

@@ -22,13 +22,17 @@ from mfa_core.model import Door
 from mfa_core.policy import Enrol, Policy, PolicyProblem, Rule, problems
 from mfa_core.throttle import ThrottleRules
 from mfa_runtime.config import document as yaml_text
+from mfa_runtime.config.agent_section import Agent
+from mfa_runtime.config.authority_section import Authority
 from mfa_runtime.config.document import Document
 from mfa_runtime.config.fault import Fault
 from mfa_runtime.config.ldap_door_together import faults as ldap_faults
 from mfa_runtime.config.notation import Unfit
 from mfa_runtime.config.problem import ConfigurationProblems, Problem, describe, key_of
 from mfa_runtime.config.radius_door_together import faults as radius_faults
+from mfa_runtime.config.roles_together import faults as role_faults
 from mfa_runtime.config.rules import RuleSection, When
+from mfa_runtime.config.rules_document import write_rules
 from mfa_runtime.config.sections import (
     Audit,
     Directory,
@@ -60,6 +64,8 @@ class Config:
     role: Role
     state_dir: Path
     store: StoreSection
+    authority: Authority
+    agent: Agent
     key_source: str
     issuer: str
     time_zone: tzinfo
@@ -76,6 +82,8 @@ class Config:
     audit: Audit
     metrics: Metrics
     policy: Policy
+    rules: str
+    """The policy and what it depends on, as an authority's hosts get it: :mod:`mfa_runtime.config.rules_document`."""
     places: Document = field(compare=False, repr=False)
     """Where each key stands, without its value: for what is found wrong with it only when the parts are built."""
 
@@ -121,8 +129,8 @@ def load_config_text(text: bytes | str, *, name: str, base: Path) -> Config:
     except ValidationError as err:
         found.extend(_problems(document, Settings, err, ()))
     rules = _rules(document, settings, found)
-    # While the rest is broken the doors are not known: then no rule is blamed for naming one.
-    doors = frozenset(Door) if settings is None else _enabled(settings.doors)
+    # While the rest is broken the doors are not known: then no rule is blamed for naming one. Those of an authority are its hosts'.
+    doors = frozenset(Door) if settings is None or settings.role is Role.AUTHORITY else _enabled(settings.doors)
     policy = Policy(rules)
     found.extend(_policy_problem(document, problem) for problem in problems(policy, doors))
     if settings is not None and not settings.enrolment.enrol_networks:
@@ -141,6 +149,8 @@ def load_config_text(text: bytes | str, *, name: str, base: Path) -> Config:
         role=settings.role,
         state_dir=settings.state_dir,
         store=settings.store,
+        authority=settings.authority,
+        agent=settings.agent,
         key_source=str(key_file) if settings.key is None else settings.key,
         issuer=settings.issuer,
         time_zone=settings.time_zone,
@@ -157,6 +167,7 @@ def load_config_text(text: bytes | str, *, name: str, base: Path) -> Config:
         audit=settings.audit,
         metrics=settings.metrics,
         policy=policy,
+        rules=write_rules(document, settings),
         places=Document(document.name, {}, document.lines),
     )
 
@@ -181,6 +192,7 @@ def _faults(document: Document, settings: Settings, policy: Policy) -> Iterator[
     sections = document.root.get("policy")
     whole = len(policy.rules) == (len(sections) if isinstance(sections, list) else 0)
     known = policy if whole else None
+    yield from role_faults(document, settings)
     radius, ldap = settings.doors.radius, settings.doors.ldap
     if radius is not None:
         groups_are_known = settings.directory.groups is not GroupSource.NONE

@@ -72,6 +72,34 @@ def _seconds(value: object) -> int:
     return int(parts[1]) * _UNITS_S[parts[2]]
 
 
+_SPAN = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|[smh])").fullmatch
+_SPAN_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def time_span(shortest: str, longest: str) -> Any:
+    """A time with its unit, as seconds with a fraction: ``1.2s``, ``500ms``, ``2m``."""
+    lower, upper = _span(shortest), _span(longest)
+    expected = f"a time with its unit from {shortest} to {longest}"
+
+    def read(value: object) -> float:
+        try:
+            seconds = _span(value)
+        except ValueError:
+            raise Unfit(expected, "write 1.2s, 500ms or 2m") from None
+        if not lower <= seconds <= upper:
+            raise Unfit(expected)
+        return seconds
+
+    return BeforeValidator(read)
+
+
+def _span(value: object) -> float:
+    parts = _SPAN(value) if isinstance(value, str) else None
+    if parts is None:
+        raise ValueError
+    return float(parts[1]) * _SPAN_UNITS_S[parts[2]]
+
+
 def _place(value: object, info: ValidationInfo) -> Path:
     if not isinstance(value, str) or not value or not value.isprintable():
         raise Unfit("a path")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 
-def written(value: str) -> Any:
-    """A default in the notation of the file; it is read like one from there."""
-    return Field(default=value)
+def written(value: str, *, key: str | None = None) -> Any:
+    """A default in the notation of the file; it is read like one from there. ``key`` is the key, where a field cannot be so."""
+    return Field(default=value) if key is None else Field(default=value, validation_alias=AliasChoices(key))
 
 
 class Section(BaseModel):

@@ -19,6 +19,8 @@ from mfa_core.identity import IdentityRules
 from mfa_core.model import Digest, Grammar, SplitMode
 from mfa_core.policy import FromNetworks
 from mfa_core.throttle import ThrottleRules
+from mfa_runtime.config.agent_section import Agent
+from mfa_runtime.config.authority_section import Authority
 from mfa_runtime.config.ldap_door import LdapDoor
 from mfa_runtime.config.listen import MaybeEndpoint
 from mfa_runtime.config.notation import (
@@ -40,11 +42,14 @@ from mfa_runtime.config.store_section import StoreSection
 
 
 class Role(enum.StrEnum):
-    """What this installation is. Only STANDALONE exists in this version."""
+    """What this installation is."""
 
     STANDALONE = "standalone"
+    """It decides by its own store."""
     AUTHORITY = "authority"
+    """So does it, and hosts ask it over HTTPS; it may have no doors of its own."""
     AGENT = "agent"
+    """It asks an authority, and decides by its own store when that cannot be reached."""
 
 
 class Identity(Section):
@@ -266,7 +271,7 @@ class PamDoor(PamSettings):
 
 
 class Doors(Section):
-    """The enabled doors."""
+    """The enabled doors. An authority may have none: :mod:`mfa_runtime.config.roles_together`."""
 
     pam: PamDoor | None = None
     radius: RadiusDoor | None = None
@@ -280,12 +285,6 @@ class Doors(Section):
         if isinstance(data, dict):
             return {name: {} if section is None else section for name, section in data.items()}
         return data
-
-    @model_validator(mode="after")
-    def _somebody_can_come_in(self) -> Doors:
-        if self.pam is None and self.radius is None and self.ldap is None:
-            raise Unfit("at least one door", "add `pam: {}` under doors", seen="no door")
-        return self
 
 
 class Metrics(Section):
@@ -334,6 +333,8 @@ class Settings(Section):
     role: Role = Role.STANDALONE
     state_dir: Place = written("/var/lib/mfad")
     store: StoreSection = Field(default_factory=StoreSection)
+    authority: Authority = Field(default_factory=Authority)
+    agent: Agent = Field(default_factory=Agent)
     key_file: Place | None = None
     key: Annotated[str | None, BeforeValidator(_key)] = None
     issuer: Annotated[str, BeforeValidator(_issuer)] = "mfad"
@@ -352,12 +353,12 @@ class Settings(Section):
     metrics: Metrics = Field(default_factory=Metrics)
     policy: Any = ()
 
-    @field_validator("role", mode="after")
+    @model_validator(mode="before")
     @classmethod
-    def _exists_in_this_version(cls, role: Role) -> Role:
-        if role is not Role.STANDALONE:
-            raise Unfit("standalone", f"this version of mfad has no {role} role", seen=repr(role.value))
-        return role
+    def _an_authority_needs_no_door(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("role") == Role.AUTHORITY.value and data.get("doors") is None:
+            return data | {"doors": {}}
+        return data
 
     @model_validator(mode="after")
     def _one_key(self) -> Settings:

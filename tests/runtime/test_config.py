@@ -259,8 +259,6 @@ def test_an_empty_section_has_its_defaults(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "places"),
     [
-        pytest.param("role: agent", [(1, "role")], id="role of another version"),
-        pytest.param("role: authority", [(1, "role")], id="authority"),
         pytest.param("role: boss", [(1, "role")], id="no role"),
         pytest.param("\nfoo: 1", [(2, "foo")], id="unknown key"),
         pytest.param("totp: {window: 3}", [(1, "totp.window")], id="over the bound"),
@@ -344,7 +342,7 @@ def test_a_mistake_is_told_with_its_place(text: str, places: list[tuple[int, str
 def test_every_mistake_is_told_at_once() -> None:
     """In the order of the lines, whatever the kinds of the mistakes."""
     text = """\
-role: agent
+role: boss
 issuer: 5
 issuer: x
 totp:
