@@ -129,7 +129,7 @@ def load_config_text(text: bytes | str, *, name: str, base: Path) -> Config:
     except ValidationError as err:
         found.extend(_problems(document, Settings, err, ()))
     rules = _rules(document, settings, found)
-    # While the rest is broken the doors are not known: then no rule is blamed for naming one. Those of an authority are its hosts'.
+    # While the rest is broken the doors are not known: then no rule is blamed for naming one. An authority's are its hosts'.
     doors = frozenset(Door) if settings is None or settings.role is Role.AUTHORITY else _enabled(settings.doors)
     policy = Policy(rules)
     found.extend(_policy_problem(document, problem) for problem in problems(policy, doors))

@@ -45,7 +45,7 @@ class ConfigurationProblems(ConfigurationError):
         # Each line carries its own cure; this one is for all of them.
         super().__init__(
             "\n".join(map(str, self.problems)),
-            cure="mfad.yaml, radius.yaml, ldap.yaml, authority.yaml and agent.yaml in config/ show every key with its unit and default",
+            cure="the files in config/ (mfad, radius, ldap, authority, agent) show every key with its unit and default",
         )
 
 
