@@ -20,7 +20,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from authority.certificate_authority import CertificateAuthority, make_authority, server_context
+from authority.certificate_authority import CertificateAuthority, make_authority, read_shown, server_context
 from bench.authority_stage import Generator, Hosts, Played, mint, write_records
 from tests.end_to_end.programs import must_have
 
@@ -103,10 +103,9 @@ def playing(ours: CertificateAuthority, answer: Answering) -> Iterator[tuple[int
 
 
 def _host_of(connection: ssl.SSLSocket) -> int:
-    shown = connection.getpeercert()
+    shown = connection.getpeercert(binary_form=True)
     assert shown is not None
-    (((_, name),),) = shown["subject"]  # type: ignore[misc]  # a common name and nothing else
-    return int(str(name).removeprefix("host "))
+    return read_shown(shown).host_id
 
 
 def _request(connection: ssl.SSLSocket) -> bytes | None:
