@@ -100,7 +100,7 @@ def csv(
     columns: Annotated[
         str | None,
         typer.Option(
-            help="What the columns are, when there is no header: user,secret,type,digest,digits,period,counter,label,"
+            help="What the columns are, when there is no header: user,secret,type,digest,digits,period,counter,label,groups,"
             "period_or_counter, and - for others."
         ),
     ] = None,

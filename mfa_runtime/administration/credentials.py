@@ -18,6 +18,7 @@ from mfa_core.passcode import PasscodeKind, read_passcode
 from mfa_runtime.administration.act import Act
 from mfa_runtime.administration.users import find_user, set_state
 from mfa_runtime.sealing import Place
+from mfa_runtime.store import changes
 from mfa_runtime.store.schema import credentials, users
 
 
@@ -136,6 +137,7 @@ def resynchronise_credential(connection: Connection, act: Act, number: int, firs
         .where(credentials.c.id == number)
         .values(last_step=after.last_step, drift_steps=after.drift_steps, resync_step=-1)
     )
+    changes.note_user(connection, user.id, act.now)
     if credential.state is CredentialState.SUSPENDED:
         _settle(connection, act, user, number, CredentialState.ACTIVE, "credential.resume")
     act.record(
@@ -145,7 +147,10 @@ def resynchronise_credential(connection: Connection, act: Act, number: int, firs
 
 
 def settle_user(connection: Connection, user: User) -> User:
-    """Bring a user's state in line with the credentials as they are; return the user as he is then."""
+    """Bring a user's state in line with the credentials as they are; return the user as he is then.
+
+    The caller, who has changed a credential, notes the change for hosts.
+    """
     states = [
         CredentialState(state)
         for state in connection.execute(select(credentials.c.state).where(credentials.c.user_id == user.id)).scalars()
@@ -195,4 +200,6 @@ def _settle(
 ) -> User:
     connection.execute(update(credentials).where(credentials.c.id == number).values(state=state, expires_at=0.0))
     act.record(connection, action, user.name, credential=number)
-    return settle_user(connection, user)
+    after = settle_user(connection, user)
+    changes.note_user(connection, user.id, act.now)
+    return after

@@ -22,6 +22,7 @@ from mfa_runtime.administration.act import Act
 from mfa_runtime.administration.recovery import replace_recovery_key
 from mfa_runtime.administration.users import set_state
 from mfa_runtime.sealing import Place
+from mfa_runtime.store import changes
 from mfa_runtime.store.ids import take
 from mfa_runtime.store.schema import credentials
 
@@ -91,7 +92,8 @@ def begin(connection: Connection, act: Act, user: User, parameters: Parameters) 
     replaced = _drop_pending(connection, user)
     expires_at = pending_until(act.now, pending_s=parameters.pending_s)
     begun = _make(connection, act, user, parameters, CredentialState.PENDING, expires_at=expires_at)
-    set_state(connection, user, state)
+    if set_state(connection, user, state):  # hosts are told of the user; a pending credential is nothing to them
+        changes.note_user(connection, user.id, act.now)
     act.record(
         connection, "enrolment.begin", user.name, credential=begun.credential_id, kind=parameters.kind, replaced=replaced
     )
@@ -135,6 +137,7 @@ def confirm(
         .values(state=CredentialState.ACTIVE, last_step=found.step, verified_at=act.now, expires_at=0.0)
     )
     set_state(connection, user, moved(user.state, Move.CONFIRM))
+    changes.note_user(connection, user.id, act.now)
     key = replace_recovery_key(connection, act, user)
     act.record(connection, "enrolment.confirm", user.name, credential=credential.id, kind=credential.kind, step=found.step)
     return Confirmed(credential.id, found.step, key)
@@ -150,6 +153,7 @@ def provision_active(connection: Connection, act: Act, user: User, parameters: P
     _drop_pending(connection, user)
     begun = _make(connection, act, user, parameters, CredentialState.ACTIVE, expires_at=0.0)
     set_state(connection, user, state)
+    changes.note_user(connection, user.id, act.now)
     key = replace_recovery_key(connection, act, user)
     act.record(connection, "enrolment.provision", user.name, credential=begun.credential_id, kind=parameters.kind)
     return replace(begun, user=replace(user, state=state)), key
@@ -165,7 +169,8 @@ def expire_pending(connection: Connection, act: Act, user: User) -> int:
         )
     ).rowcount
     if gone:
-        set_state(connection, user, moved(user.state, Move.EXPIRE))
+        if set_state(connection, user, moved(user.state, Move.EXPIRE)):
+            changes.note_user(connection, user.id, act.now)
         act.record(connection, "enrolment.expire", user.name)
     return gone
 

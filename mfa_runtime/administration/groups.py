@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import ClauseElement, Connection, delete, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Dialect
 
 from mfa_core.errors import InvalidInput
 from mfa_core.model import User
 from mfa_runtime.administration.act import Act
 from mfa_runtime.administration.users import find_user
 from mfa_runtime.store import changes
+from mfa_runtime.store.prepared import Prepared
 from mfa_runtime.store.schema import memberships, users
 
 MAX_GROUP_CHARS = 128
@@ -105,8 +108,16 @@ def members(connection: Connection, group: str) -> Iterator[str]:
     yield from connection.execution_options(yield_per=2_000).execute(query).scalars()
 
 
+def _insert_once(dialect: Dialect) -> ClauseElement:
+    insert_ = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+    return insert_(memberships).on_conflict_do_nothing(index_elements=["user_id", "user_group"])
+
+
+_JOIN = Prepared(_insert_once)
+
+
 def join_groups(connection: Connection, pairs: Iterable[tuple[int, str]]) -> None:
-    """Put users (by number) into groups that they are not in, as part of a change that its caller notes and records."""
-    rows = [{"user_id": number, "user_group": group} for number, group in pairs]
+    """Put users (by number) into groups, as part of a change that the caller notes and records (an import)."""
+    rows = list(dict.fromkeys(pairs))
     if rows:
-        connection.execute(insert(memberships), rows)
+        _JOIN.run_rows(connection, ("user_id", "user_group"), rows)

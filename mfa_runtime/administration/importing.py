@@ -16,12 +16,14 @@ from sqlalchemy import BigInteger, bindparam, insert, select, update
 from sqlalchemy.engine import Connection
 
 from mfa_core.enrolment import Move, moved
-from mfa_core.errors import UsernameRefused
+from mfa_core.errors import InvalidInput, UsernameRefused
 from mfa_core.identity import IdentityRules, normalise
-from mfa_core.model import CredentialState, EnrolmentState, Requirement
+from mfa_core.model import CredentialState, EnrolmentState, Material, Requirement
 from mfa_runtime.administration.act import Act
+from mfa_runtime.administration.groups import check_group, join_groups
 from mfa_runtime.imports.row import ImportedCredential, ImportRow, RowNote, RowProblem
 from mfa_runtime.sealing import Place
+from mfa_runtime.store import changes
 from mfa_runtime.store.database import Store
 from mfa_runtime.store.ids import take
 from mfa_runtime.store.prepared import Prepared, PreparedIn
@@ -168,6 +170,8 @@ def _import_batch(
     _add_credentials(connection, act, fresh)
     if activated:
         _SET_STATE.run_each(connection, [{"number": n, "new_state": s.value} for n, s in activated.items()])
+    join_groups(connection, [(user_id, group) for user_id, _, row in fresh for group in row.groups])
+    changes.note_users(connection, list(dict.fromkeys(user_id for user_id, _, _ in fresh)), act.now)
     present = len(named) - len(fresh)
     outcomes.sort(key=lambda outcome: outcome.line)
     if fresh:
@@ -194,8 +198,10 @@ def _named(
                 outcomes.append(RowOutcome(row.line, RowStatus.NOTE, message=row.message))
             case ImportedCredential():
                 try:
+                    for group in row.groups:
+                        check_group(group)
                     yield normalise(row.username, rules), row
-                except UsernameRefused as err:
+                except (UsernameRefused, InvalidInput) as err:
                     outcomes.append(RowOutcome(row.line, RowStatus.PROBLEM, message=str(err)))
 
 
@@ -216,6 +222,7 @@ def _add_users(connection: Connection, act: Act, names: Sequence[str]) -> dict[s
                 "grace_until": 0.0,
                 "locked": False,
                 "created_at": act.now,
+                "version": 0,
             }
             for name, number in numbers.items()
         ],
@@ -251,6 +258,8 @@ def _add_credentials(connection: Connection, act: Act, fresh: Sequence[tuple[int
                 "known_source": "",
                 "known_at": 0.0,
                 "known_scope": "",
+                "host_id": 0,
+                "material": Material.SEED.value,
             }
             for number, (user_id, tag, row) in enumerate(fresh, start=first)
         ],

@@ -17,6 +17,7 @@ from mfa_core.errors import Conflict, NotFound
 from mfa_core.model import CredentialState, EnrolmentState, FactorKind, Requirement, User
 from mfa_core.throttle import CLEAN, Record
 from mfa_runtime.administration.act import Act
+from mfa_runtime.store import changes
 from mfa_runtime.store.ids import take
 from mfa_runtime.store.passwords import password_key
 from mfa_runtime.store.schema import credentials, one_time_codes, passwords, throttle, users
@@ -108,6 +109,7 @@ def add_user(connection: Connection, act: Act, name: str) -> User:
             created_at=act.now,
         )
     )
+    changes.note_user(connection, number, act.now)
     act.record(connection, "user.add", name)
     return User(number, name, EnrolmentState.NONE)
 
@@ -130,7 +132,7 @@ def require(connection: Connection, act: Act, name: str, *, days: int = DEFAULT_
     user = find_user(connection, name)
     until = grace_deadline(user.grace_until, now=act.now, days=days)
     _change(
-        connection, user, requirement=Requirement.REQUIRED, state=moved(user.state, Move.INVITE), grace_until=until
+        connection, act, user, requirement=Requirement.REQUIRED, state=moved(user.state, Move.INVITE), grace_until=until
     )
     act.record(connection, "user.require", name, grace_until=int(until))
     return find_user(connection, name)
@@ -139,7 +141,7 @@ def require(connection: Connection, act: Act, name: str, *, days: int = DEFAULT_
 def exempt(connection: Connection, act: Act, name: str, *, reason: str = "") -> User:
     """Ask no second factor of a user, whatever the policy says. Raises: NotFound."""
     user = find_user(connection, name)
-    _change(connection, user, requirement=Requirement.EXEMPT)
+    _change(connection, act, user, requirement=Requirement.EXEMPT)
     act.record(connection, "user.exempt", name, reason=reason)
     return find_user(connection, name)
 
@@ -147,7 +149,7 @@ def exempt(connection: Connection, act: Act, name: str, *, reason: str = "") -> 
 def follow_policy(connection: Connection, act: Act, name: str) -> User:
     """Take back what was said of a user: the policy alone decides. Raises: NotFound."""
     user = find_user(connection, name)
-    _change(connection, user, requirement=Requirement.INHERIT)
+    _change(connection, act, user, requirement=Requirement.INHERIT)
     act.record(connection, "user.inherit", name)
     return find_user(connection, name)
 
@@ -158,7 +160,7 @@ def lock(connection: Connection, act: Act, name: str, *, reason: str = "") -> Us
     A bypass code opens a locked account, for whom it is issued after the lock; one from before it is taken back.
     """
     user = find_user(connection, name)
-    _change(connection, user, locked=True)
+    _change(connection, act, user, locked=True)
     taken_back = connection.execute(
         delete(one_time_codes).where(one_time_codes.c.user_id == user.id, one_time_codes.c.kind == FactorKind.BYPASS)
     ).rowcount
@@ -169,7 +171,7 @@ def lock(connection: Connection, act: Act, name: str, *, reason: str = "") -> Us
 def unlock(connection: Connection, act: Act, name: str) -> User:
     """Take off an administrator's lock, and the lock and waiting time that failures left. Raises: NotFound."""
     user = find_user(connection, name)
-    _change(connection, user, locked=False)
+    _change(connection, act, user, locked=False)
     cleared = _clear_throttle(connection, user)
     act.record(connection, "user.unlock", name, throttle_rows=cleared)
     return find_user(connection, name)
@@ -191,14 +193,15 @@ def reset(connection: Connection, act: Act, name: str) -> User:
     ).rowcount
     codes = connection.execute(delete(one_time_codes).where(one_time_codes.c.user_id == user.id)).rowcount
     _clear_throttle(connection, user)
-    _change(connection, user, state=moved(user.state, Move.RESET), grace_until=0.0)
+    _change(connection, act, user, state=moved(user.state, Move.RESET), grace_until=0.0)
     act.record(connection, "user.reset", name, credentials=gone, codes=codes)
     return find_user(connection, name)
 
 
 def invite_again(connection: Connection, act: Act, user: User) -> User:
     """Let a user whose credentials were revoked enrol anew: an administrator's decision, not the user's."""
-    set_state(connection, user, moved(user.state, Move.INVITE))
+    if set_state(connection, user, moved(user.state, Move.INVITE)):
+        changes.note_user(connection, user.id, act.now)
     act.record(connection, "user.invite", user.name)
     return find_user(connection, user.name)
 
@@ -308,14 +311,17 @@ def _with_password(connection: Connection, first: str, last: str) -> set[int]:
     return {int(number) for number in connection.execute(query).scalars()}
 
 
-def _change(connection: Connection, user: User, **values: object) -> None:
+def _change(connection: Connection, act: Act, user: User, **values: object) -> None:
     connection.execute(update(users).where(users.c.id == user.id).values(**values))
+    changes.note_user(connection, user.id, act.now)
 
 
-def set_state(connection: Connection, user: User, state: EnrolmentState) -> None:
-    """Write the state that a move led to, when it is another one."""
-    if state is not user.state:
-        _change(connection, user, state=state)
+def set_state(connection: Connection, user: User, state: EnrolmentState) -> bool:
+    """Write the state that a move led to, when it is another one; whether it is. The caller notes the change for hosts."""
+    if state is user.state:
+        return False
+    connection.execute(update(users).where(users.c.id == user.id).values(state=state))
+    return True
 
 
 def _clear_throttle(connection: Connection, user: User) -> int:

@@ -44,6 +44,7 @@ class Column(enum.StrEnum):
     COUNTER = "counter"
     PERIOD_OR_COUNTER = "period_or_counter"
     LABEL = "label"
+    GROUPS = "groups"
     IGNORED = "-"
 
 
@@ -58,6 +59,7 @@ _HEADINGS = {
     **dict.fromkeys(("period", "timestep", "time_step", "interval", "step"), Column.PERIOD),
     **dict.fromkeys(("counter", "count", "next_counter"), Column.COUNTER),
     **dict.fromkeys(("label", "serial", "description", "issuer", "device"), Column.LABEL),
+    **dict.fromkeys(("groups", "group", "user_groups"), Column.GROUPS),
 }
 _NUMBER = re.compile(r"[0-9]{1,19}").fullmatch
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+").fullmatch
@@ -129,7 +131,10 @@ def _credential(
         raise InvalidInput("the period is 0 s, expected 30 or 60")
     check_parameters(secret, digits=digits, period_s=period_s, minimum_bits=minimum_bits)
     label = row.get(Column.LABEL, "")[:MAX_LABEL_CHARS]
-    return ImportedCredential(line, username, secret, kind, digest, digits, period_s, last_step=counter - 1, label=label)
+    groups = tuple(dict.fromkeys(row.get(Column.GROUPS, "").replace(";", " ").split()))
+    return ImportedCredential(
+        line, username, secret, kind, digest, digits, period_s, last_step=counter - 1, label=label, groups=groups
+    )
 
 
 def _secret(text: str, encoding: Encoding) -> Secret:

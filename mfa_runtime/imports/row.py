@@ -13,7 +13,7 @@ MAX_LABEL_CHARS = 128
 @dataclass(frozen=True, slots=True)
 class ImportedCredential:
     """A credential as a file had it. ``username`` is as written there; ``last_step`` is the highest spent step or counter,
-    -1 when none is known; ``period_s`` is 0 for HOTP. ``line`` counts from 1."""
+    -1 when none is known; ``period_s`` is 0 for HOTP; ``groups`` are those that the user joins. ``line`` counts from 1."""
 
     line: int
     username: str
@@ -25,6 +25,7 @@ class ImportedCredential:
     last_step: int = -1
     drift_steps: int = 0
     label: str = ""
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

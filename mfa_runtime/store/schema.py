@@ -221,6 +221,8 @@ hosts = Table(
     Column("clock_offset_s", Double, nullable=False),
     Column("software", String(64), nullable=False),
     Column("address", String(64), nullable=False),
+    Index("ix_hosts_certificate", "certificate"),
+    Index("ix_hosts_next_certificate", "next_certificate"),
 )
 
 join_tokens = Table(
@@ -253,6 +255,7 @@ changes = Table(
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("user_id", _Id, primary_key=True, autoincrement=False),  # 0: the topic itself
     Column("at", Double, nullable=False),
+    Index("ix_changes_seq", "seq"),
     Index("ix_changes_at", "at"),
     sqlite_with_rowid=False,
 )

@@ -58,6 +58,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("topic", "seq", "user_id"),
         sqlite_with_rowid=False,
     )
+    op.create_index("ix_changes_seq", "changes", ["seq"], unique=False)
     op.create_index("ix_changes_at", "changes", ["at"], unique=False)
     op.create_table(
         "host_groups",
@@ -132,6 +133,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
     )
+    op.create_index("ix_hosts_certificate", "hosts", ["certificate"], unique=False)
+    op.create_index("ix_hosts_next_certificate", "hosts", ["next_certificate"], unique=False)
     op.create_table(
         "join_tokens",
         sa.Column("id", _number(), autoincrement=False, nullable=False),
