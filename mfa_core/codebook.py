@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mfa_core.code_generation import codes_of
 from mfa_core.errors import InvalidInput
-from mfa_core.model import Credential, Material
+from mfa_core.model import Credential, FactorKind, Material
 from mfa_core.secret import Secret
 
 MAX_CODES = 1 << 20
@@ -27,7 +28,12 @@ def pack(credential: Credential, first_step: int, count: int) -> bytes:
     Raises:
         InvalidInput: no secret is here, the credential does not go by time, or there are no such steps.
     """
-    raise NotImplementedError
+    if credential.kind is not FactorKind.TOTP or credential.material is not Material.SEED:
+        raise InvalidInput(f"a codebook of {credential.kind} ({credential.material}), expected a totp whose seed is here")
+    if first_step < 0 or not 0 <= count <= MAX_CODES:
+        raise InvalidInput(f"a codebook of {count} codes from step {first_step} on, expected at most {MAX_CODES} from 0 on")
+    one_code, size = codes_of(credential), width(credential.digits)
+    return b"".join([int(one_code(step)).to_bytes(size, "big") for step in range(first_step, first_step + count)])
 
 
 def as_book(credential: Credential, first_step: int, codes: Secret) -> Credential:
@@ -42,8 +48,12 @@ def as_book(credential: Credential, first_step: int, codes: Secret) -> Credentia
 
 
 def code(credential: Credential, step: int) -> str | None:
-    """The code of a time step; None where the book does not reach."""
-    raise NotImplementedError
+    """The code of a time step; None where the book does not reach, and where what stands there is no code."""
+    size = width(credential.digits)
+    at = (step - credential.first_step) * size
+    octets = credential.secret.reveal()[at : at + size] if at >= 0 else b""
+    text = f"{int.from_bytes(octets, 'big'):0{credential.digits}d}"
+    return text if len(octets) == size and len(text) == credential.digits else None
 
 
 def last_step(credential: Credential) -> int:

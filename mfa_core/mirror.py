@@ -1,16 +1,36 @@
 """The authority has ruled: what that means on this host.
 
-Room rule: a pure function of values, and nothing is let in that the authority has not let in. What it accepted is held against
-what was accepted here: a step that is spent on this host stays spent, also when the authority has not heard of it yet.
+Room rule: a pure function of values, and nobody is let in whom the authority has not let in. What it accepted is held against
+what was accepted here: a step that is spent on this host stays spent, also when the authority has not heard of it yet. And what
+only this host knows, that a password was wrong or a challenge answered before, is not the authority's to forgive.
 """
 
 from __future__ import annotations
 
-from mfa_core.audit import Outcome
-from mfa_core.model import Attempt
+from dataclasses import replace
+from typing import assert_never
+
+from mfa_core import texts
+from mfa_core.audit import By, Outcome
+from mfa_core.model import Attempt, Credential, CredentialState, FactorKind, FirstFactor
+from mfa_core.policy import TYPED_FACTORS
 from mfa_core.split import Split
+from mfa_core.throttle import Record, Standing, Throttle, ThrottleRules, charge, charge_source, standing, succeed
 from mfa_core.value import hot_value
-from mfa_core.verifier import Judgement, Settings, Situation
+from mfa_core.verdict import Accepted, Exempt, Exemption, Reason, Unavailable, Unready
+from mfa_core.verifier import (
+    NO_SCOPE,
+    Judgement,
+    Password,
+    Settings,
+    Situation,
+    challenge,
+    event_of,
+    label_of,
+    next_code_s,
+    refuse,
+    tag_of,
+)
 
 
 @hot_value
@@ -42,6 +62,145 @@ class Ruled:
     note: str = ""
 
 
+SPENT_HERE = "the authority accepted it, but the step was spent on this host before"
+"""The note of a refusal that the authority does not know of."""
+
+
 def mirror(attempt: Attempt, situation: Situation, settings: Settings, ruled: Ruled, found: tuple[Split, ...]) -> Judgement:
     """The judgement of this host on an attempt that the authority has ruled about; ``found`` is what was referred."""
-    raise NotImplementedError
+    judgement = _mirrored(attempt, situation, settings, ruled, found)
+    event = judgement.event
+    note = "; ".join(part for part in (event.note, ruled.note) if part)
+    return replace(judgement, event=replace(event, by=By.AUTHORITY, rule=ruled.rule, note=note))
+
+
+def _mirrored(
+    attempt: Attempt, situation: Situation, settings: Settings, ruled: Ruled, found: tuple[Split, ...]
+) -> Judgement:
+    match ruled.outcome:
+        case Outcome.REJECTED:
+            return _rejected(attempt, situation, settings, ruled)
+        case Outcome.CHALLENGED:
+            return challenge(attempt, situation)
+        case Outcome.UNAVAILABLE | Outcome.PENDING:
+            return _unavailable(attempt, situation, ruled.reason)
+        case Outcome.ACCEPTED | Outcome.EXEMPT if (reason := _forbidden(attempt, situation)) is not None:
+            return refuse(attempt, situation, reason)
+        case Outcome.EXEMPT:
+            return _exempted(attempt, situation, ruled)
+        case Outcome.ACCEPTED:
+            return _accepted(attempt, situation, settings, ruled, found)
+        case _:
+            assert_never(ruled.outcome)
+
+
+def _forbidden(attempt: Attempt, situation: Situation) -> Reason | None:
+    """Why nobody is let in here, whatever the authority says."""
+    if situation.challenge_spent:
+        return Reason.CHALLENGE_EXPIRED
+    checked = attempt.first_factor is FirstFactor.OURS and attempt.typed is not None
+    return Reason.FIRST_FACTOR_FAILED if checked and situation.password is not Password.GOOD else None
+
+
+_FACTORS = frozenset(FactorKind)
+
+
+def _accepted(
+    attempt: Attempt, situation: Situation, settings: Settings, ruled: Ruled, found: tuple[Split, ...]
+) -> Judgement:
+    if ruled.factor not in _FACTORS or not 0 <= ruled.reading < len(found):
+        return _unavailable(attempt, situation, "", note="the authority accepted what this host has not asked")
+    factor, password = FactorKind(ruled.factor), found[ruled.reading].password
+    own = next((one for one in situation.credentials if label_of(one) == ruled.credential), None)
+    if own is not None and 0 <= ruled.step <= own.last_step:
+        wait_s = next_code_s(own, ruled.step, situation.now)
+        return refuse(
+            attempt, situation, Reason.REPLAYED, text=texts.already_used(wait_s), retry_after_s=wait_s, note=SPENT_HERE
+        )
+    scope = settings.scope if factor in TYPED_FACTORS else NO_SCOPE
+    return Judgement(
+        Accepted(
+            attempt.event_id,
+            factor,
+            ruled.credential,
+            ruled.notices,
+            password or None,
+            user=situation.name,
+            rule=ruled.rule,
+        ),
+        event_of(attempt, situation, Outcome.ACCEPTED, factor=factor, credential=ruled.credential, step=ruled.step),
+        succeed(situation.throttle, situation.now, settings.throttle, scope=scope, has_source=attempt.source is not None),
+        credential=_spent(own, ruled),
+        reading=ruled.reading,
+    )
+
+
+def _spent(own: Credential | None, ruled: Ruled) -> Credential | None:
+    """The credential after it. One that is not active here answers nobody here: it comes with its step when it is synced."""
+    if own is None or ruled.step < 0 or own.state is not CredentialState.ACTIVE:
+        return None
+    return own.spent_at(ruled.step, ruled.drift_steps)
+
+
+def _exempted(attempt: Attempt, situation: Situation, ruled: Ruled) -> Judgement:
+    try:
+        exemption = Exemption(ruled.exemption)
+    except ValueError:
+        return _unavailable(attempt, situation, "", note=f"the authority exempts for {ruled.exemption!a}")
+    user = situation.user
+    return Judgement(
+        Exempt(attempt.event_id, exemption, ruled.rule, ruled.notices, situation.name),
+        event_of(attempt, situation, Outcome.EXEMPT, exemption),
+        situation.throttle,
+        grace_until=ruled.until if user is not None and not user.grace_until else 0.0,
+    )
+
+
+_LOOKED_AT = {
+    Reason.FIRST_FACTOR_FAILED, Reason.MISMATCH, Reason.REPLAYED, Reason.MALFORMED, Reason.EXPIRED, Reason.FACTOR_NOT_ALLOWED,
+    Reason.UNKNOWN_USER, Reason.NOT_ENROLLED, Reason.GRACE_ENDED, Reason.LOCKED_BY_ADMIN,
+}  # fmt: skip
+"""What is refused for when nobody has to wait."""
+
+
+def _rejected(attempt: Attempt, situation: Situation, settings: Settings, ruled: Ruled) -> Judgement:
+    try:
+        reason = Reason(ruled.reason)
+    except ValueError:
+        return _unavailable(attempt, situation, "", note=f"the authority refuses for {ruled.reason!a}")
+    rules, now = settings.throttle, situation.now
+    throttle = situation.throttle
+    if reason in _LOOKED_AT:
+        throttle = _released(throttle, now, rules)
+    if ruled.counted:
+        charged = charge(throttle, now, rules, tag=tag_of(situation))
+        throttle = charged if attempt.source else Throttle(charged.account, charged.lane, throttle.source)
+    elif reason is Reason.FIRST_FACTOR_FAILED and attempt.source:
+        throttle = Throttle(throttle.account, throttle.lane, charge_source(throttle.source, now, rules))
+    judgement = refuse(attempt, situation, reason, text=ruled.text, retry_after_s=ruled.retry_after_s, throttle=throttle)
+    failures = throttle.account.consecutive if ruled.counted else 0
+    return replace(judgement, event=replace(judgement.event, failures=failures))
+
+
+def _released(throttle: Throttle, now: float, rules: ThrottleRules) -> Throttle:
+    """The records without a wait of which the authority knows nothing: an administrator has taken it away there."""
+    where, _ = standing(throttle, now, rules)
+    if where not in (Standing.LOCKED, Standing.WAIT):
+        return throttle
+    return Throttle(_without_wait(throttle.account), _without_wait(throttle.lane), throttle.source)
+
+
+def _without_wait(record: Record) -> Record:
+    return replace(record, failures=0, consecutive=0, not_before=0.0)
+
+
+def _unavailable(attempt: Attempt, situation: Situation, reason: str, *, note: str = "") -> Judgement:
+    try:
+        unready = Unready(reason)
+    except ValueError:
+        unready = Unready.INTERNAL
+    return Judgement(
+        Unavailable(attempt.event_id, unready),
+        event_of(attempt, situation, Outcome.UNAVAILABLE, unready, note=note),
+        situation.throttle,
+    )

@@ -16,8 +16,10 @@ from typing import Any
 
 import pyotp
 
+from mfa_core import codebook
+from mfa_core.code_generation import codes_of
 from mfa_core.errors import InvalidInput
-from mfa_core.model import Credential, Digest, FactorKind
+from mfa_core.model import Credential, Digest, FactorKind, Material
 from mfa_core.secret import Secret
 from mfa_core.value import hot_value
 
@@ -36,14 +38,7 @@ MAX_SECRET_BYTES = 128
 DIGITS = (6, 7, 8)
 PERIODS_S = (30, 60)
 
-_HASHES: dict[Digest, tuple[Callable[..., hashlib._Hash], int]] = {
-    Digest.SHA1: (hashlib.sha1, 64),
-    Digest.SHA256: (hashlib.sha256, 64),
-    Digest.SHA512: (hashlib.sha512, 128),
-}
-"""The hash of a digest, and its block in bytes (RFC 2104 section 2: B)."""
-_INNER = bytes([byte ^ 0x36 for byte in range(256)])
-_OUTER = bytes([byte ^ 0x5C for byte in range(256)])
+_PYOTP_DIGESTS = {Digest.SHA1: hashlib.sha1, Digest.SHA256: hashlib.sha256, Digest.SHA512: hashlib.sha512}
 
 
 class _Generator(pyotp.OTP):
@@ -60,32 +55,7 @@ class _Generator(pyotp.OTP):
 
 def code_at(credential: Credential, counter: int) -> str:
     """The code of a counter (HOTP) or time step (TOTP): RFC 4226 section 5.3."""
-    key, (new, _) = credential.secret.reveal(), _HASHES[credential.digest]
-    return _Generator(key, credential.digits, new).generate_otp(counter)
-
-
-def _codes(credential: Credential) -> Callable[[int], str]:
-    """What :func:`code_at` says, for many counters of one credential: every login tries three.
-
-    HMAC written out (RFC 2104 section 2), because the two padded keys need to be made only once, and the way through pyotp and
-    the hmac module costs four times as much as the hashes. The tests hold the two against each other.
-    """
-    new, block = _HASHES[credential.digest]
-    key = credential.secret.reveal()
-    if len(key) > block:
-        key = new(key).digest()
-    padded = key.ljust(block, b"\0")
-    inner, outer = padded.translate(_INNER), padded.translate(_OUTER)
-    digits = credential.digits
-    modulus: int = 10**digits
-    written = f"%0{digits}d"
-
-    def one_code(counter: int) -> str:
-        mac = new(outer + new(inner + counter.to_bytes(8, "big")).digest()).digest()
-        at = mac[-1] & 15
-        return written % ((int.from_bytes(mac[at : at + 4], "big") & 0x7FFF_FFFF) % modulus)
-
-    return one_code
+    return _Generator(credential.secret.reveal(), credential.digits, _PYOTP_DIGESTS[credential.digest]).generate_otp(counter)
 
 
 def step_at(now: float, period_s: int) -> int:
@@ -167,13 +137,36 @@ def _match_hotp(credential: Credential, code: Typed) -> Match:
 
 def _search(credential: Credential, code: Typed, steps: Iterable[int]) -> int:
     """The highest of ``steps`` whose code this is, or -1. Every step is computed: the time says nothing about which fits."""
-    one_code = _codes(credential)
+    if credential.material is not _SEED:
+        return _search_book(credential, code, steps)
+    one_code = codes_of(credential)
     fits = partial(hmac.compare_digest, code) if isinstance(code, str) else code
     found = -1
     for step in steps:
         if step >= 0 and fits(one_code(step)):
             found = step
     return found
+
+
+def _search_book(credential: Credential, code: Typed, steps: Iterable[int]) -> int:
+    """As :func:`_search`, where no secret is. What a secret would cost is spent on one that nobody has, and where there is no
+    code the comparison is not looked at: a host must not show by its time what it holds of whom."""
+    spend = codes_of(replace(credential, secret=_NOBODYS))
+    fits = partial(hmac.compare_digest, code) if isinstance(code, str) else code
+    held = credential.material is Material.CODEBOOK and credential.kind is FactorKind.TOTP
+    found = -1
+    for step in steps:
+        if step < 0:
+            continue
+        instead = spend(step)
+        known = codebook.code(credential, step) if held else None
+        if fits(instead if known is None else known) and known is not None:
+            found = step
+    return found
+
+
+_SEED = Material.SEED
+_NOBODYS = Secret(b"nobody has this secret")
 
 
 def resynchronise(
@@ -183,9 +176,9 @@ def resynchronise(
 
     The first is searched ``max_drift`` steps to both sides (TOTP), or in the next 100 counters (HOTP). Both are spent by it.
     """
-    if len(first) != credential.digits or len(second) != credential.digits:
+    if len(first) != credential.digits or len(second) != credential.digits or credential.material is not _SEED:
         return None
-    one_code = _codes(credential)
+    one_code = codes_of(credential)
     totp = credential.kind is FactorKind.TOTP
     present = step_at(now, credential.period_s) if totp else credential.last_step + 1
     reach = max_drift if totp else HOTP_RESYNC_LOOK_AHEAD

@@ -6,12 +6,14 @@ Room rule: pure functions of values. Nothing here says yes to a code: an answer 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mfa_core.throttle import ThrottleRules
 from mfa_core.verdict import Reason
 
 EVERY_SERVICE = ("*",)
+JOINED = "joined"
+"""The standing of a host that its authority knows and wants."""
 CLOCK_SLACK_S = 60.0
 """So much less than the floor a clock may show, because clocks are slewed."""
 MAX_JUMP_S = 90.0
@@ -71,7 +73,26 @@ def may_verify(lease: Lease | None, moment: Moment, service: str, unreachable_s:
 
     ``unreachable_s`` is for how many seconds nobody has answered.
     """
-    raise NotImplementedError
+    if lease is None or lease.cursor < 0:
+        return Reason.NEVER_SYNCED
+    if lease.standing != JOINED:
+        return Reason.HOST_REVOKED
+    # Whatever is no number compares as false: each test below asks for what must hold, and refuses where it does not.
+    if not moment.now >= lease.floor - CLOCK_SLACK_S:
+        return Reason.CLOCK_ROLLBACK
+    if lease.boot_id == moment.boot_id and lease.boot_id:
+        jumped_s = (moment.now - lease.synced_at) - (moment.boottime_s - lease.boottime_s)
+        if not abs(jumped_s) <= MAX_JUMP_S:
+            return Reason.CLOCK_JUMPED
+    terms = lease.terms
+    # Before the lease: where nobody is ever let in offline, waiting for the end of a lease has nothing to do with it.
+    if not terms.max_offline_s > 0 or (terms.offline_services != EVERY_SERVICE and service not in terms.offline_services):
+        return Reason.NOT_OFFLINE
+    if not moment.now <= min(lease.not_after, lease.synced_at + MAX_OFFLINE_S):
+        return Reason.CACHE_EXPIRED
+    if not unreachable_s >= terms.offline_after_s:
+        return Reason.TOO_EARLY
+    return None
 
 
 def floor_after(floor: float, accepted_step: int, period_s: int, *, drift_steps: int = 0, now: float) -> float:
@@ -80,9 +101,15 @@ def floor_after(floor: float, accepted_step: int, period_s: int, *, drift_steps:
     Only a right code moves it: a clock that was put forward must not shut the host when it is put right again. ``now`` bounds
     it, because a code of the next step is ahead of the time.
     """
-    raise NotImplementedError
+    return max(floor, min(float((accepted_step - drift_steps) * period_s), now))
 
 
 def stricter(rules: ThrottleRules) -> ThrottleRules:
     """The throttle of a host that decides alone: :data:`OFFLINE_THROTTLE`, or ``rules`` where those are stricter."""
-    raise NotImplementedError
+    return replace(
+        rules,
+        free=min(rules.free, OFFLINE_THROTTLE.free),
+        base_s=max(rules.base_s, OFFLINE_THROTTLE.base_s),
+        cap_s=max(rules.cap_s, OFFLINE_THROTTLE.cap_s),
+        hard_cap=min(rules.hard_cap, OFFLINE_THROTTLE.hard_cap),
+    )

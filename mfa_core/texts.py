@@ -26,6 +26,19 @@ WRONG_ACKNOWLEDGEMENT = "These are not the last four characters of the recovery 
 NOT_ACKNOWLEDGED = "Log in again with a code. If the recovery key is lost, ask your administrator for another one."
 CANNOT_RECORD = "The use of the code cannot be recorded (cannot record use). Try again later."
 
+NOT_ENTITLED = "You may not log in here. Contact your administrator."
+RECOVERY_NEEDS_NETWORK = (
+    "Recovery codes and temporary codes need the network, which this host cannot reach: type a code of your authenticator."
+)
+HELD_ELSEWHERE = "The codes of your token need the network, which this host cannot reach. Try again later."
+LOCKED_OFFLINE = "Too many wrong codes: this account is locked until this host reaches the network again."
+NEVER_SYNCED = "This host cannot reach the network and has heard of nobody yet. Contact your administrator."
+HOST_REVOKED = "This host may not check codes any more. Contact your administrator."
+CLOCK_NOT_TRUSTED = "This host cannot reach the network and its clock may be wrong. Contact your administrator."
+CACHE_EXPIRED = "This host cannot reach the network and has not for too long. Contact your administrator."
+NOT_OFFLINE = "This host cannot reach the network, and nobody is let in here without it. Try again later."
+TOO_EARLY = "This host cannot reach the network at the moment. Try again in a minute."
+
 
 def already_used(wait_s: float) -> str:
     """For a code that was right and is spent. ``wait_s`` is 0 when no other one will come (a recovery code)."""
@@ -46,6 +59,12 @@ def grace_notice(until: float, now: float) -> str:
     days = max(0, math.ceil((until - now) / 86_400))
     day = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d")
     return f"A second factor will be required in {days} day{'' if days == 1 else 's'} (from {day} UTC). Please set one up."
+
+
+def offline_notice(count: int, since: float) -> str:
+    """How often this user's codes were taken here without the authority. ``since`` is the first time, Unix seconds."""
+    day = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M")
+    return f"{count} offline login{'' if count == 1 else 's'} since {day} UTC."
 
 
 def recovery_notice(left: int) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from mfa_core import oath, texts
-from mfa_core.audit import AttemptDecided, Outcome
+from mfa_core.audit import AttemptDecided, By, Outcome
 from mfa_core.model import (
     Attempt,
     Credential,
@@ -23,6 +23,7 @@ from mfa_core.model import (
     FirstFactor,
     Grammar,
     Interaction,
+    Material,
     Requirement,
     SplitMode,
     User,
@@ -158,6 +159,12 @@ class Situation:
     tag: Tag = b""
     reading: Split | None = None
     challenge_spent: bool = False
+    partial: bool = False
+    refusal: Reason | None = None
+    found: tuple[Split, ...] | None = None
+    hidden: bool = False
+    host_id: int = 0
+    host: str = ""
 
 
 @hot_value
@@ -166,7 +173,7 @@ class Judgement:
 
     ``credential`` is the changed one or None; ``throttle`` holds the same record objects where nothing changed; ``spent_code``
     is the row of a one-time code to use up, 0 for none; ``grace_until`` is a deadline to write, 0 for none; ``may_enrol`` says
-    that the runtime may turn this refusal into an enrolment.
+    that the runtime may turn this refusal into an enrolment. ``reading`` is the place of the reading that was accepted.
     """
 
     verdict: Verdict
@@ -176,17 +183,24 @@ class Judgement:
     spent_code: int = 0
     grace_until: float = 0.0
     may_enrol: bool = False
+    reading: int = 0
 
 
 def judge(attempt: Attempt, situation: Situation, settings: Settings) -> Judgement:
     """Decide one attempt. RFC 6238 section 5.2: a code that was accepted is never accepted again."""
     decision, user = situation.decision, situation.user
     if situation.challenge_spent:
-        return _refuse(attempt, situation, Reason.CHALLENGE_EXPIRED)
+        return refuse(attempt, situation, Reason.CHALLENGE_EXPIRED)
     if decision.action is _DENY:
-        return _refuse(attempt, situation, Reason.POLICY_DENIED)
+        return refuse(attempt, situation, Reason.POLICY_DENIED)
     enrolled = _enrolled(situation)
     exemption = _exemption(attempt, situation, settings, enrolled)
+    if situation.refusal is not None:
+        # What was told of a user ends with the lease. What the policy says of everybody does not: it opens the console then.
+        if exemption is not None and (decision.action is not _EXEMPT or situation.refusal is Reason.HOST_REVOKED):
+            exemption = None
+        if exemption is None and attempt.typed is None:
+            return refuse(attempt, situation, situation.refusal)
     # A password that is ours is checked of everybody: no second factor is wanted, and that is not no factor.
     if exemption is not None and not (attempt.first_factor is _OURS and attempt.typed is not None):
         return exemption
@@ -203,8 +217,10 @@ def judge(attempt: Attempt, situation: Situation, settings: Settings) -> Judgeme
 
 def _enrolled(situation: Situation) -> tuple[Credential, ...]:
     """The credentials that may answer under this decision."""
-    factors = situation.decision.factors
-    return tuple([c for c in situation.credentials if c.state is _ACTIVE and c.kind in factors])
+    factors, host_id = situation.decision.factors, situation.host_id
+    return tuple(
+        [c for c in situation.credentials if c.state is _ACTIVE and c.kind in factors and c.host_id in (0, host_id)]
+    )
 
 
 def _is_bypass(situation: Situation) -> bool:
@@ -220,6 +236,9 @@ def _exemption(
         return None
     if decision.action is _EXEMPT:
         return _exempt(attempt, situation, Exemption.POLICY)
+    # Who was not told of here may be enrolled all the same.
+    if user is None and situation.partial:
+        return None
     if user is not None and user.requirement is _USER_EXEMPT:
         return _exempt(attempt, situation, Exemption.USER)
     # Trust ends with the credential that it came from: a revoked one must not open for hours.
@@ -258,26 +277,31 @@ def _is_remembered(attempt: Attempt, user: User | None, enrolled: tuple[Credenti
         and attempt.typed is not None
         and user is not None
         and user.state not in _CLOSED
-        and any(_label(credential) == attempt.remembered for credential in enrolled)
+        and any(label_of(credential) == attempt.remembered for credential in enrolled)
     )
 
 
 def _exempt(attempt: Attempt, situation: Situation, exemption: Exemption, *notices: str, note: str = "") -> Judgement:
     return Judgement(
         Exempt(attempt.event_id, exemption, situation.decision.rule, notices, situation.name),
-        _event(attempt, situation, Outcome.EXEMPT, exemption, note=note),
+        event_of(attempt, situation, Outcome.EXEMPT, exemption, note=note),
         situation.throttle,
     )
 
 
 def _ask(attempt: Attempt, situation: Situation, enrolled: tuple[Credential, ...]) -> Judgement:
     if not enrolled and _may_enrol(attempt, situation):
-        return _refuse(attempt, situation, Reason.ENROLMENT_OFFERED, text=texts.MUST_ENROL, may_enrol=True)
+        return refuse(attempt, situation, Reason.ENROLMENT_OFFERED, text=texts.MUST_ENROL, may_enrol=True)
     if attempt.interaction is Interaction.ONE_SHOT:
-        return _refuse(attempt, situation, Reason.FACTOR_REQUIRED)
+        return refuse(attempt, situation, Reason.FACTOR_REQUIRED)
     if situation.password is _GOOD and not enrolled:
         # No challenge that nothing can answer: who has proved the password may hear why.
-        return _refuse(attempt, situation, _unenrolled_reason(situation, enrolled) or Reason.NOT_ENROLLED)
+        return refuse(attempt, situation, _unenrolled_reason(situation, enrolled) or Reason.NOT_ENROLLED)
+    return challenge(attempt, situation)
+
+
+def challenge(attempt: Attempt, situation: Situation) -> Judgement:
+    """Ask for what this door can be asked for."""
     combined = attempt.interaction is not Interaction.CHALLENGES and _grammar(attempt, situation).mode not in _CODE_ALONE
     prompt = (
         Prompt(PromptKind.PASSWORD_AND_CODE, texts.COMBINED_PROMPT)
@@ -286,7 +310,7 @@ def _ask(attempt: Attempt, situation: Situation, enrolled: tuple[Credential, ...
     )
     return Judgement(
         Challenge(attempt.event_id, (prompt,), situation.now + CHALLENGE_LIFETIME_S),
-        _event(attempt, situation, Outcome.CHALLENGED),
+        event_of(attempt, situation, Outcome.CHALLENGED),
         situation.throttle,
     )
 
@@ -351,49 +375,54 @@ def _answer(
     exemption: Judgement | None,
 ) -> Judgement:
     throttle, now, rules = situation.throttle, situation.now, settings.throttle
-    found = readings(attempt, situation, settings) if situation.reading is None else (situation.reading,)
+    if situation.found is not None:
+        found = situation.found
+    else:
+        found = readings(attempt, situation, settings) if situation.reading is None else (situation.reading,)
     if not found:
-        return _refuse(attempt, situation, Reason.NO_CODE)
+        return refuse(attempt, situation, Reason.NO_CODE)
     if found[0].passcode.kind is _EMPTY:
-        return _refuse(attempt, situation, Reason.EMPTY)
+        return refuse(attempt, situation, Reason.EMPTY)
     if found[0].passcode.kind is _JUNK:
-        return _refuse(attempt, situation, Reason.JUNK)
+        return refuse(attempt, situation, Reason.JUNK)
     if attempt.interaction in _RETRANSMITS and _is_repeat(situation, rules):
-        return _refuse(attempt, situation, Reason.REPEATED)
+        return refuse(attempt, situation, Reason.REPEATED)
     where, wait_s = standing(throttle, now, rules)
     # What an administrator or a kept recovery code says goes through the hard lock: it is what clears it.
     recovers = situation.proof is not None
     if where is Standing.LOCKED and not recovers:
-        return _refuse(attempt, situation, Reason.LOCKED, text=texts.LOCKED)
+        return refuse(attempt, situation, Reason.LOCKED, text=texts.LOCKED_OFFLINE if situation.partial else texts.LOCKED)
     if where is Standing.WAIT:
-        return _refuse(attempt, situation, Reason.THROTTLED, text=texts.retry_in(wait_s), retry_after_s=wait_s)
+        return refuse(attempt, situation, Reason.THROTTLED, text=texts.retry_in(wait_s), retry_after_s=wait_s)
     if where is Standing.SOURCE_WAIT:
-        return _refuse(attempt, situation, Reason.SOURCE_THROTTLED, text=texts.retry_in(wait_s), retry_after_s=wait_s)
+        return refuse(attempt, situation, Reason.SOURCE_THROTTLED, text=texts.retry_in(wait_s), retry_after_s=wait_s)
     # NOT_ASKED where it is ours: nothing could be read when it was to be checked, and a credential has come since.
     ours = attempt.first_factor is _OURS
     if situation.password is _BAD or (ours and situation.password is not _GOOD):
-        return replace(
-            _refuse(attempt, situation, Reason.FIRST_FACTOR_FAILED),
-            throttle=_charge_password(attempt, situation, settings),
-        )
+        charged = _charge_password(attempt, situation, settings)
+        return refuse(attempt, situation, Reason.FIRST_FACTOR_FAILED, throttle=charged)
     if ours and exemption is not None:
         return exemption
+    if situation.refusal is not None:
+        return refuse(attempt, situation, situation.refusal)
     if found[0].passcode.kind is _ABSENT:
         if attempt.interaction is not Interaction.CHALLENGES:
-            return _refuse(attempt, situation, Reason.NO_CODE)
+            return refuse(attempt, situation, Reason.NO_CODE)
         return _ask(attempt, situation, enrolled)
-    outcome = _evaluate(found, situation, settings, enrolled, attempt.veiled)
+    outcome, place = _evaluate(found, situation, settings, enrolled, attempt.veiled)
     if isinstance(outcome, _Refused):
+        if outcome.reason is Reason.NEEDS_AUTHORITY:
+            return _defer(attempt, situation, settings, outcome)
         # The charge stands for every code that was looked at. It is computed after the comparison only because nothing can
         # come between them: attempts on one account are judged one after another inside the writing transaction.
-        charged = charge(throttle, now, rules, tag=_tag(situation))
+        charged = charge(throttle, now, rules, tag=tag_of(situation))
         if not attempt.source:
             charged = Throttle(charged.account, charged.lane, throttle.source)
         reason = _unenrolled_reason(situation, enrolled) or outcome.reason
         # A code that was right and is spent is no guess: a double click must not lock its owner out.
         counted = outcome.reason is not Reason.REPLAYED
         wait_s = outcome.wait_s if outcome.reason is Reason.REPLAYED else 0.0
-        return _refuse(
+        return refuse(
             attempt,
             situation,
             reason,
@@ -406,7 +435,7 @@ def _answer(
     # A spare code says nothing of the place: only a factor of one's own opens a trust window there.
     scope = settings.scope if outcome.factor in TYPED_FACTORS else NO_SCOPE
     fresh = succeed(throttle, now, rules, scope=scope, has_source=attempt.source is not None)
-    event = _event(
+    event = event_of(
         attempt,
         situation,
         Outcome.ACCEPTED,
@@ -429,7 +458,23 @@ def _answer(
         fresh,
         credential=outcome.credential,
         spent_code=outcome.spent_code,
+        reading=place,
     )
+
+
+def _defer(attempt: Attempt, situation: Situation, settings: Settings, refused: _Refused) -> Judgement:
+    """Refuse a code that only the authority can look at. It is no guess, and not counted as one.
+
+    But what is said and not counted must not tell a stranger who has which token: he hears what he would hear of anybody, and
+    waits like anybody. The authority, who adds up what hosts have counted, does not hear of that.
+    """
+    if refused.text == texts.RECOVERY_NEEDS_NETWORK or _has_proved(attempt, situation):
+        return refuse(attempt, situation, refused.reason, text=refused.text)
+    charged = charge(situation.throttle, situation.now, settings.throttle, tag=tag_of(situation))
+    if not attempt.source:
+        charged = Throttle(charged.account, charged.lane, situation.throttle.source)
+    judgement = refuse(attempt, situation, refused.reason, text=refused.text, is_private=True)
+    return replace(judgement, throttle=charged)
 
 
 def _charge_password(attempt: Attempt, situation: Situation, settings: Settings) -> Throttle:
@@ -439,13 +484,18 @@ def _charge_password(attempt: Attempt, situation: Situation, settings: Settings)
     about one reading only: who knows the password and guesses codes behind it looks like somebody with a longer password.
     """
     throttle, now, rules = situation.throttle, situation.now, settings.throttle
-    if situation.reading is not None and situation.reading.passcode.kind is _ABSENT:
-        seen = readings(attempt, situation, settings)
-        if any(reading.passcode.kind is not _ABSENT for reading in seen):
-            charged = charge(throttle, now, rules, tag=_tag(situation))
-            return charged if attempt.source else Throttle(charged.account, charged.lane, throttle.source)
+    if situation.hidden or (situation.found is None and hides_code(attempt, situation, settings)):
+        charged = charge(throttle, now, rules, tag=tag_of(situation))
+        return charged if attempt.source else Throttle(charged.account, charged.lane, throttle.source)
     source = charge_source(throttle.source, now, rules) if attempt.source else throttle.source
     return Throttle(throttle.account, throttle.lane, source)
+
+
+def hides_code(attempt: Attempt, situation: Situation, settings: Settings) -> bool:
+    """Whether all that was typed was taken for the password, and a code could be read behind a shorter one."""
+    if situation.reading is None or situation.reading.passcode.kind is not _ABSENT:
+        return False
+    return any(reading.passcode.kind is not _ABSENT for reading in readings(attempt, situation, settings))
 
 
 _RETRANSMITS = {Interaction.ONE_SHOT, Interaction.CHALLENGES}
@@ -454,10 +504,11 @@ _RETRANSMITS = {Interaction.ONE_SHOT, Interaction.CHALLENGES}
 def _is_repeat(situation: Situation, rules: ThrottleRules) -> bool:
     throttle, now = situation.throttle, situation.now
     used = throttle.lane if is_known_lane(throttle, now, rules) else throttle.account
-    return bool(used.last_tag) and used.last_tag == _tag(situation) and 0 <= now - used.last_failure_at < REPEAT_WINDOW_S
+    return bool(used.last_tag) and used.last_tag == tag_of(situation) and 0 <= now - used.last_failure_at < REPEAT_WINDOW_S
 
 
-def _tag(situation: Situation) -> bytes:
+def tag_of(situation: Situation) -> bytes:
+    """The keyed tag of what was typed, and by which client."""
     return situation.tag if isinstance(situation.tag, bytes) else situation.tag()
 
 
@@ -485,10 +536,13 @@ class _Refused:
     credential: Credential | None = None
     wait_s: float = 0.0
     note: str = ""
+    text: str = ""
 
 
 _NO_CODE_OF_ANY_KIND = _Refused(Reason.MALFORMED)
 _NOT_THE_CODE = _Refused(Reason.MISMATCH)
+_SPARE_AT_AUTHORITY = _Refused(Reason.NEEDS_AUTHORITY, text=texts.RECOVERY_NEEDS_NETWORK)
+_HELD_BY_AUTHORITY = _Refused(Reason.NEEDS_AUTHORITY, text=texts.HELD_ELSEWHERE)
 
 
 def _evaluate(
@@ -497,9 +551,10 @@ def _evaluate(
     settings: Settings,
     enrolled: tuple[Credential, ...],
     veiled: Callable[[str], bool] | None,
-) -> _Good | _Refused:
+) -> tuple[_Good | _Refused, int]:
+    """What becomes of the readings, and the place of the one that was accepted."""
     refused = _NO_CODE_OF_ANY_KIND
-    for reading in found:
+    for place, reading in enumerate(found):
         passcode = reading.passcode
         if passcode.kind is _DIGITS:
             code = passcode.text.reveal().decode("ascii")
@@ -511,10 +566,14 @@ def _evaluate(
         else:
             continue
         if isinstance(outcome, _Good):
-            return outcome.behind(reading.password) if reading.password else outcome
-        if refused.reason in {Reason.MALFORMED, Reason.MISMATCH}:
+            return (outcome.behind(reading.password) if reading.password else outcome), place
+        # A guess that was looked at is charged, whatever else can be read in the text.
+        if refused.reason in _MILD or (refused.reason is Reason.MISMATCH and outcome.reason is not Reason.NEEDS_AUTHORITY):
             refused = outcome
-    return refused
+    return refused, 0
+
+
+_MILD = {Reason.MALFORMED, Reason.NEEDS_AUTHORITY}
 
 
 def _evaluate_digits(
@@ -527,12 +586,12 @@ def _evaluate_digits(
             case Fit.NEW | Fit.CONSECUTIVE:
                 spent = credential.spent_at(result.step, result.drift_steps)
                 note = "drift moved by two consecutive codes" if result.fit is Fit.CONSECUTIVE else ""
-                return _Good(credential.kind, _label(credential), result.step, spent, note=note)
+                return _Good(credential.kind, label_of(credential), result.step, spent, note=note)
             case Fit.SPENT if credential is _DUMMY:
                 # Its secret stands above for all to read. "Used" is not counted, which would tell who has no credential.
                 continue
             case Fit.SPENT:
-                best = _Refused(Reason.REPLAYED, wait_s=_next_code_s(credential, result.step, situation.now))
+                best = _Refused(Reason.REPLAYED, wait_s=next_code_s(credential, result.step, situation.now))
             case Fit.OUTSIDE:
                 if best.reason is Reason.MISMATCH:
                     remembered = replace(credential, resync_step=result.step)
@@ -542,6 +601,8 @@ def _evaluate_digits(
                     best = replace(best, note="the clock is behind the last accepted step")
             case _:
                 assert_never(result.fit)
+    if situation.partial and enrolled and all(credential.material is Material.NONE for credential in enrolled):
+        return _HELD_BY_AUTHORITY
     return best
 
 
@@ -552,7 +613,7 @@ def _clock_is_behind(credential: Credential, now: float, settings: Settings) -> 
     return credential.last_step > oath.step_at(now, credential.period_s) + reach
 
 
-def _next_code_s(credential: Credential, step: int, now: float) -> float:
+def next_code_s(credential: Credential, step: int, now: float) -> float:
     """Seconds until the authenticator shows a code after ``step`` that is not spent; a restore spends some minutes ahead."""
     if credential.kind is not FactorKind.TOTP:
         return 1.0
@@ -563,6 +624,8 @@ def _evaluate_one_time(kind: FactorKind, situation: Situation) -> _Good | _Refus
     proof = situation.proof
     if not situation.decision.accepts(kind):
         return _Refused(Reason.FACTOR_NOT_ALLOWED)
+    if situation.partial:
+        return _SPARE_AT_AUTHORITY
     if situation.user is None or proof is None or proof.kind is not kind:
         return _Refused(Reason.MISMATCH)
     if situation.user.locked and kind is not FactorKind.BYPASS:
@@ -584,7 +647,8 @@ def _notice(kind: FactorKind, proof: Proof) -> str:
     return texts.RECOVERY_KEY_USED if kind is FactorKind.RECOVERY_KEY else texts.BYPASS_USED
 
 
-def _label(credential: Credential) -> str:
+def label_of(credential: Credential) -> str:
+    """How a credential is named in verdicts and in the log."""
     return f"{credential.kind}:{credential.id}"
 
 
@@ -607,14 +671,32 @@ _TEXTS = {
     Reason.UNKNOWN_USER: texts.MUST_ENROL,
     Reason.NOT_ENROLLED: texts.MUST_ENROL,
     Reason.GRACE_ENDED: texts.GRACE_ENDED,
+    Reason.NOT_ENTITLED: texts.NOT_ENTITLED,
 }
 """What somebody who proved the first factor may hear about his account."""
 
-_AT_PROMPT = {Reason.REPLAYED, Reason.THROTTLED, Reason.LOCKED, Reason.SOURCE_THROTTLED}
+_HOST_TEXTS = {
+    Reason.NEVER_SYNCED: texts.NEVER_SYNCED,
+    Reason.HOST_REVOKED: texts.HOST_REVOKED,
+    Reason.CLOCK_ROLLBACK: texts.CLOCK_NOT_TRUSTED,
+    Reason.CLOCK_JUMPED: texts.CLOCK_NOT_TRUSTED,
+    Reason.CACHE_EXPIRED: texts.CACHE_EXPIRED,
+    Reason.NOT_OFFLINE: texts.NOT_OFFLINE,
+    Reason.TOO_EARLY: texts.TOO_EARLY,
+}
+"""What is true of the host, whoever asks."""
+
+_AT_PROMPT = {Reason.REPLAYED, Reason.THROTTLED, Reason.LOCKED, Reason.SOURCE_THROTTLED, Reason.NEEDS_AUTHORITY, *_HOST_TEXTS}
 """What is said at a prompt as well: unknown users hear the same."""
 
 
-def _refuse(
+def _has_proved(attempt: Attempt, situation: Situation) -> bool:
+    """Whether the first factor is known to be good, and who hears us is the one who gave it."""
+    checked = attempt.interaction is Interaction.CHALLENGES and situation.password is _GOOD
+    return checked or attempt.first_factor is FirstFactor.DONE
+
+
+def refuse(
     attempt: Attempt,
     situation: Situation,
     reason: Reason,
@@ -625,18 +707,21 @@ def _refuse(
     credential: Credential | None = None,
     may_enrol: bool = False,
     note: str = "",
+    is_private: bool = False,
 ) -> Judgement:
-    checked = attempt.interaction is Interaction.CHALLENGES and situation.password is _GOOD
-    proved = checked or attempt.first_factor is FirstFactor.DONE
+    """Refuse, and say no more than may be said. ``is_private``: the reason tells something of the account."""
+    proved = _has_proved(attempt, situation)
+    is_private = is_private or reason in _TEXTS
     if not text:
-        text = _TEXTS.get(reason, "")
-    if not text or not (proved or (attempt.interaction is not Interaction.ONE_SHOT and reason in _AT_PROMPT)):
+        text = _TEXTS.get(reason) or _HOST_TEXTS.get(reason, "")
+    at_prompt = attempt.interaction is not Interaction.ONE_SHOT and reason in _AT_PROMPT and not is_private
+    if not text or not (proved or at_prompt):
         text = texts.DENIED
     # Doors map reasons to their own codes, and a code is as readable as a text: what must not be told apart gets one reason.
-    shown = reason if proved or reason not in _TEXTS else Reason.MISMATCH
+    shown = reason if proved or not is_private else Reason.MISMATCH
     throttle = situation.throttle if throttle is None else throttle
-    failures = 0 if throttle is situation.throttle else throttle.account.consecutive
-    event = _event(
+    failures = 0 if throttle.account is situation.throttle.account else throttle.account.consecutive
+    event = event_of(
         attempt, situation, Outcome.REJECTED, reason, note=note or situation.decision.missing, failures=failures
     )
     return Judgement(
@@ -648,7 +733,7 @@ def _refuse(
     )
 
 
-def _event(
+def event_of(
     attempt: Attempt,
     situation: Situation,
     outcome: Outcome,
@@ -660,6 +745,7 @@ def _event(
     step: int = -1,
     failures: int = 0,
 ) -> AttemptDecided:
+    """The event of an outcome."""
     return AttemptDecided(
         attempt.event_id,
         situation.now,
@@ -676,4 +762,6 @@ def _event(
         step,
         failures,
         note,
+        By.HOST if situation.partial else "",
+        situation.host,
     )
