@@ -13,6 +13,7 @@ import typer
 from mfa_core.errors import InvalidInput, UsernameRefused
 from mfa_core.model import Door, EnrolmentState, User
 from mfa_core.secret import Secret
+from mfactl import user_groups
 from mfactl.exit_codes import ExitCode
 from mfactl.options import Json, Name
 from mfactl.output import moment, say, say_columns, say_json, say_json_list, seconds_or_none
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from mfa_runtime.administration.users import ListedUser
     from mfactl.session import Session
 
-app = typer.Typer(help="Users: add, list, require, exempt, lock, unlock, reset, password.", no_args_is_help=True)
+app = typer.Typer(help="Users: add, list, require, exempt, lock, unlock, reset, password, groups.", no_args_is_help=True)
+app.command()(user_groups.group)
+app.command()(user_groups.groups)
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Login names.")]
 FromFile = Annotated[Path | None, typer.Option("--file", help="A file with one login name a line.")]
@@ -48,6 +51,7 @@ def list_(
     group: Annotated[str | None, typer.Option(help="no: without an active factor; yes: with one.")] = None,
     locked: Annotated[bool, typer.Option("--locked", help="Only users locked by an administrator.")] = False,
     name: Annotated[str | None, typer.Option(help="Only names like this, with * and ?.")] = None,
+    in_group: Annotated[str | None, typer.Option(help="Only users in this group: see `mfactl user group`.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
 ) -> None:
     """List users by name. A million of them need no more memory than a thousand."""
@@ -61,6 +65,7 @@ def list_(
         state=state,
         locked=True if locked else None,
         factor=None if group is None else Group(group),
+        member_of=in_group,
     )
     with open_session(context) as session, session.reading() as connection:
         listed = list_users(connection, wanted, now=session.now, limit=limit)
@@ -74,6 +79,7 @@ def list_(
 def show(context: typer.Context, name: Name, json: Json = False) -> None:
     """Show all that is known of a user, but no secret."""
     from mfa_runtime.administration.credentials import list_credentials
+    from mfa_runtime.administration.groups import groups_of
     from mfa_runtime.administration.users import UserFilter, find_user, list_users, throttle_of
     from mfactl.creds import as_json, rows
     from mfactl.session import open_session
@@ -83,10 +89,12 @@ def show(context: typer.Context, name: Name, json: Json = False) -> None:
         listed = next(u for u in list_users(connection, UserFilter(), now=session.now, limit=1, start=user.name))
         credentials = list(list_credentials(connection, user))
         standing = throttle_of(connection, user.name)
+        member_of = groups_of(connection, user)
     if json:
         say_json(
             _as_json(listed)
             | {
+                "groups": member_of,
                 "credentials": [as_json(credential) for credential in credentials],
                 "failures": standing.consecutive,
                 "retry_at": seconds_or_none(standing.not_before if standing.not_before > session.now else 0),
@@ -97,6 +105,8 @@ def show(context: typer.Context, name: Name, json: Json = False) -> None:
     say(f"state         {listed.state}{', locked by an administrator' if listed.locked else ''}")
     say(f"requirement   {listed.requirement}")
     say(f"grace until   {moment(listed.grace_until)}")
+    if member_of:
+        say(f"groups        {', '.join(member_of)}")
     say(f"recovery      {listed.recovery_left} codes left")
     if listed.has_password:
         say("password      set, for `primary: {type: local}`")

@@ -24,7 +24,7 @@ from mfa_runtime.store.schema import credentials, users
 
 @dataclass(frozen=True, slots=True)
 class ListedCredential:
-    """A credential without its secret. Times are Unix seconds, 0: never."""
+    """A credential without its secret. Times are Unix seconds, 0: never. ``host_id`` 0: it verifies on every host."""
 
     id: int
     user: str
@@ -39,6 +39,7 @@ class ListedCredential:
     last_used_at: float
     expires_at: float
     drift_steps: int
+    host_id: int = 0
 
 
 def list_credentials(connection: Connection, user: User) -> Iterator[ListedCredential]:
@@ -58,6 +59,7 @@ def list_credentials(connection: Connection, user: User) -> Iterator[ListedCrede
             last_used_at=row.last_used_at,
             expires_at=row.expires_at,
             drift_steps=row.drift_steps,
+            host_id=int(row.host_id),
         )
 
 

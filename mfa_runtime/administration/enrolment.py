@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection, delete, insert, select, update
 
 from mfa_core.enrolment import PENDING_S, Move, moved, pending_until
-from mfa_core.errors import InvalidInput
+from mfa_core.errors import Conflict, InvalidInput, NotFound
 from mfa_core.model import Credential, CredentialState, Digest, FactorKind, User
 from mfa_core.oath import DIGITS, PERIODS_S, Fit, match
 from mfa_core.otpauth import OathKey, encode_base32, encode_key_uri
@@ -22,7 +22,8 @@ from mfa_runtime.administration.act import Act
 from mfa_runtime.administration.recovery import replace_recovery_key
 from mfa_runtime.administration.users import set_state
 from mfa_runtime.sealing import Place
-from mfa_runtime.store import changes
+from mfa_runtime.store import changes, hosts
+from mfa_runtime.store.hosts import HostState
 from mfa_runtime.store.ids import take
 from mfa_runtime.store.schema import credentials
 
@@ -81,21 +82,30 @@ class NotConfirmed(enum.Enum):
     """The code is right for another time: the clock of the phone (or ours) is minutes off."""
 
 
-def begin(connection: Connection, act: Act, user: User, parameters: Parameters) -> Begun:
+def begin(connection: Connection, act: Act, user: User, parameters: Parameters, *, host_id: int = 0) -> Begun:
     """Make a pending credential. A second call replaces the first one's: only the latest secret can be confirmed.
 
+    With ``host_id`` it is for that host alone: nowhere else does it verify, and no other host ever holds it.
+
     Raises:
-        Conflict: the user is suspended or revoked.
+        Conflict: the user is suspended or revoked, or the host is.
+        NotFound: there is no such host.
         UnknownKey: as :meth:`Act.seal`.
     """
     state = moved(user.state, Move.BEGIN)
     replaced = _drop_pending(connection, user)
     expires_at = pending_until(act.now, pending_s=parameters.pending_s)
-    begun = _make(connection, act, user, parameters, CredentialState.PENDING, expires_at=expires_at)
+    begun = _make(connection, act, user, parameters, CredentialState.PENDING, expires_at=expires_at, host_id=host_id)
     if set_state(connection, user, state):  # hosts are told of the user; a pending credential is nothing to them
         changes.note_user(connection, user.id, act.now)
     act.record(
-        connection, "enrolment.begin", user.name, credential=begun.credential_id, kind=parameters.kind, replaced=replaced
+        connection,
+        "enrolment.begin",
+        user.name,
+        credential=begun.credential_id,
+        kind=parameters.kind,
+        replaced=replaced,
+        **_bound(host_id),
     )
     return replace(begun, user=replace(user, state=state))
 
@@ -143,19 +153,32 @@ def confirm(
     return Confirmed(credential.id, found.step, key)
 
 
-def provision_active(connection: Connection, act: Act, user: User, parameters: Parameters) -> tuple[Begun, Secret]:
+def provision_active(
+    connection: Connection, act: Act, user: User, parameters: Parameters, *, host_id: int = 0
+) -> tuple[Begun, Secret]:
     """Make a credential that is active at once (``enrol --no-confirm``); return it with the user's new recovery key.
 
+    ``host_id`` is as in :func:`begin`.
+
     Raises:
+        NotFound: there is no such host.
+        Conflict: the host is revoked.
         UnknownKey: as :meth:`Act.seal`.
     """
     state = moved(user.state, Move.PROVISION)
     _drop_pending(connection, user)
-    begun = _make(connection, act, user, parameters, CredentialState.ACTIVE, expires_at=0.0)
+    begun = _make(connection, act, user, parameters, CredentialState.ACTIVE, expires_at=0.0, host_id=host_id)
     set_state(connection, user, state)
     changes.note_user(connection, user.id, act.now)
     key = replace_recovery_key(connection, act, user)
-    act.record(connection, "enrolment.provision", user.name, credential=begun.credential_id, kind=parameters.kind)
+    act.record(
+        connection,
+        "enrolment.provision",
+        user.name,
+        credential=begun.credential_id,
+        kind=parameters.kind,
+        **_bound(host_id),
+    )
     return replace(begun, user=replace(user, state=state)), key
 
 
@@ -183,8 +206,16 @@ def _drop_pending(connection: Connection, user: User) -> int:
 
 
 def _make(
-    connection: Connection, act: Act, user: User, parameters: Parameters, state: CredentialState, *, expires_at: float
+    connection: Connection,
+    act: Act,
+    user: User,
+    parameters: Parameters,
+    state: CredentialState,
+    *,
+    expires_at: float,
+    host_id: int,
 ) -> Begun:
+    _check_host(connection, host_id)
     secret = Secret(act.random(SECRET_BYTES[parameters.digest]))
     period_s = 0 if parameters.kind is FactorKind.HOTP else parameters.period_s
     key = OathKey(parameters.kind, secret, user.name, parameters.issuer, parameters.digest, parameters.digits, period_s)
@@ -208,9 +239,24 @@ def _make(
             verified_at=0.0,
             last_used_at=0.0,
             expires_at=expires_at,
+            host_id=host_id,
         )
     )
     return Begun(number, user, parameters.issuer, encode_key_uri(key), encode_base32(secret), expires_at)
+
+
+def _check_host(connection: Connection, host_id: int) -> None:
+    if not host_id:
+        return
+    host = hosts.find(connection, host_id)
+    if host is None:
+        raise NotFound(f"there is no host {host_id}", cure="see `mfactl agent list`")
+    if host.state is HostState.REVOKED:
+        raise Conflict(f"{host.name} is revoked: nobody can log in there", cure="let it join again first")
+
+
+def _bound(host_id: int) -> dict[str, str | float]:
+    return {"host": host_id} if host_id else {}
 
 
 def secret_tag(act: Act, user_id: int, secret: Secret) -> bytes:

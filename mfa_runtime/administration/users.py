@@ -20,7 +20,7 @@ from mfa_runtime.administration.act import Act
 from mfa_runtime.store import changes
 from mfa_runtime.store.ids import take
 from mfa_runtime.store.passwords import password_key
-from mfa_runtime.store.schema import credentials, one_time_codes, passwords, throttle, users
+from mfa_runtime.store.schema import credentials, memberships, one_time_codes, passwords, throttle, users
 
 _PAGE = 2_000
 """Users read at a time: a list of a million holds this many in memory."""
@@ -35,13 +35,14 @@ class Group(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class UserFilter:
-    """Which users to list. ``name`` is a pattern with ``*`` and ``?``; None means any."""
+    """Which users to list. ``name`` is a pattern with ``*`` and ``?``; ``member_of`` a group; None means any."""
 
     name: str | None = None
     state: EnrolmentState | None = None
     requirement: Requirement | None = None
     locked: bool | None = None
     factor: Group | None = None
+    member_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +270,8 @@ def _conditions(wanted: UserFilter, state: ColumnElement[str]) -> Iterator[Colum
         yield users.c.requirement == wanted.requirement.value
     if wanted.locked is not None:
         yield users.c.locked.is_(wanted.locked)
+    if wanted.member_of is not None:
+        yield exists().where(memberships.c.user_id == users.c.id, memberships.c.user_group == wanted.member_of)
     if wanted.factor is not None:
         has = exists().where(credentials.c.user_id == users.c.id, credentials.c.state == CredentialState.ACTIVE)
         yield has if wanted.factor is Group.WITH_FACTOR else ~has
