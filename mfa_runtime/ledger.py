@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -23,6 +24,7 @@ from mfa_core.throttle import Throttle
 from mfa_core.value import hot_value
 from mfa_core.verdict import Challenge, Unavailable, Unready, Verdict
 from mfa_core.verifier import Judgement
+from mfa_runtime.batch_locks import locks_of
 from mfa_runtime.look import Freshness, Look
 from mfa_runtime.sealing import Keyring, UnknownKey
 from mfa_runtime.sitting import Entry, Lost, Sitting
@@ -84,6 +86,7 @@ class Ledger:
         self._session = store.session(settles=True)
         self._asking = store.session()
         self._asks_at_once = store.answers_at_once
+        self._several_writers = store.several_writers
         self._keyring = keyring
         self._reload_keyring = reload_keyring
         self._node = node
@@ -261,7 +264,7 @@ class Ledger:
 
     def _batch(self, entries: Sequence[Entry]) -> list[Ruling]:
         try:
-            return self._write(entries)
+            return self._session.persist(partial(self._write, entries))
         except UnknownKey as err:
             return self._with_new_keys(entries, err)
         except (StoreCorrupt, Lost) as err:
@@ -294,7 +297,7 @@ class Ledger:
         if isinstance(err, Lost):
             for _ in range(_RACES):
                 try:
-                    return self._write([entry])[0]
+                    return self._session.persist(partial(self._write, [entry]))[0]
                 except Lost:
                     continue
                 except MfaError as problem:
@@ -318,7 +321,8 @@ class Ledger:
             self._crowded -= 1
             foresee()
         try:
-            with self._session.writing_now() if now else self._session.writing(meanwhile) as connection:
+            locks = () if now or not self._several_writers else tuple(locks_of(entries, self._keyring))
+            with self._session.writing_now() if now else self._session.writing(meanwhile, locks=locks) as connection:
                 sitting, judged = self._judged(connection, entries, foreseen)
                 sitting.write()
                 events: list[Event] = [*deferred, *(judgement.event for judgement in judged)]

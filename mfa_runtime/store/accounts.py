@@ -10,17 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import ClauseElement, Connection, bindparam, literal_column, select, update
+from sqlalchemy import BigInteger, ClauseElement, Connection, bindparam, delete, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
 from mfa_core.errors import StoreCorrupt
-from mfa_core.model import Credential, CredentialState, Digest, EnrolmentState, FactorKind, Requirement, User
+from mfa_core.model import Credential, CredentialState, Digest, EnrolmentState, FactorKind, Material, Requirement, User
+from mfa_core.secret import Secret
 from mfa_core.throttle import Record
 from mfa_core.value import hot_value
 from mfa_runtime.sealing import Keyring, Place
+from mfa_runtime.store import codebooks
 from mfa_runtime.store.prepared import Prepared, PreparedIn, Row
-from mfa_runtime.store.schema import credentials, one_time_codes, spent_challenges, throttle, users
+from mfa_runtime.store.schema import credentials, offline_logins, one_time_codes, spent_challenges, throttle, users
 
 
 class Known(NamedTuple):
@@ -36,6 +38,7 @@ class Known(NamedTuple):
 
 
 NOWHERE = Known()
+_NOTHING = Secret(b"")
 
 
 @hot_value
@@ -77,11 +80,12 @@ _BY_NAME = PreparedIn(
             credentials.c.known_source,
             credentials.c.known_at,
             credentials.c.known_scope,
+            credentials.c.host_id,
+            credentials.c.material,
         )
         .select_from(
             names.join(users, users.c.name == names.c.wanted).outerjoin(credentials, credentials.c.user_id == users.c.id)
         )
-        .with_for_update(of=users)
     )
 )
 
@@ -90,6 +94,9 @@ _REQUIREMENTS = {r.value: r for r in Requirement}
 _KINDS = {k.value: k for k in FactorKind}
 _CREDENTIAL_STATES = {s.value: s for s in CredentialState}
 _DIGESTS = {d.value: d for d in Digest}
+_MATERIALS = {m.value: m for m in Material}
+_SEED = Material.SEED.value
+_BOOK = Material.CODEBOOK.value
 
 
 def load(connection: Connection, names: Sequence[str], keyring: Keyring) -> dict[str, Account]:
@@ -103,7 +110,7 @@ def load(connection: Connection, names: Sequence[str], keyring: Keyring) -> dict
 def read(connection: Connection, names: Sequence[str]) -> list[Row]:
     """The rows of these canonical names, each once, for :func:`unsealed`. The second column is the name.
 
-    On PostgreSQL the user rows are locked until the transaction ends; SQLite's writer is alone anyway.
+    Nobody else decides about them in a writing transaction: SQLite's writer is alone, and PostgreSQL's have locked the names.
     """
     return _BY_NAME.rows(connection, names)
 
@@ -129,7 +136,7 @@ def _accounts(rows: Sequence[Row], keyring: Keyring) -> dict[str, Account]:
     for (
         user_id, name, state, requirement, grace_until, locked,
         number, kind, credential_state, digest, digits, period_s, last_step, drift_steps, resync_step, sealed,
-        source, known_at, scope,
+        source, known_at, scope, host_id, material, *book
     ) in rows:  # fmt: skip
         before = found.get(name)
         if before is None:
@@ -141,10 +148,16 @@ def _accounts(rows: Sequence[Row], keyring: Keyring) -> dict[str, Account]:
         if number is not None and credential_state in _LIVE:
             if period_s <= 0 and kind == _TIMED:
                 raise KeyError(f"a period of {period_s} s")
-            secret = keyring.unseal(bytes(sealed), Place("credentials", "secret", number, user_id))
+            first_step = 0
+            if material == _SEED:
+                secret = keyring.unseal(bytes(sealed), Place("credentials", "secret", number, user_id))
+            elif book:
+                first_step, secret = book[0], keyring.unseal(bytes(book[1]), codebooks.place_of(number))
+            else:
+                secret = _NOTHING
             one = Credential(
                 number, _KINDS[kind], _CREDENTIAL_STATES[credential_state], secret, _DIGESTS[digest],
-                digits, period_s, last_step, drift_steps, resync_step,
+                digits, period_s, last_step, drift_steps, resync_step, "", _MATERIALS[material], first_step, host_id,
             )  # fmt: skip
             owned, known = (*owned, one), (*known, Known(source, known_at, scope) if source else NOWHERE)
         found[name] = Account(user, owned, known)
@@ -302,6 +315,40 @@ def answer_challenges(connection: Connection, answers: Mapping[str, float]) -> b
     """Spend carried challenges (id: its end, Unix seconds). True when nobody else had answered any of them."""
     rows = [{"id": challenge, "expires_at": until} for challenge, until in answers.items()]
     return not rows or _ANSWER.run_each(connection, rows) == len(rows)
+
+
+_OFFLINE = PreparedIn(
+    lambda ids: select(offline_logins.c.user_id, offline_logins.c.count, offline_logins.c.since).select_from(
+        ids.join(offline_logins, offline_logins.c.user_id == ids.c.wanted)
+    ),
+    BigInteger(),
+)
+
+
+def offline_counts(connection: Connection, user_ids: Sequence[int]) -> dict[int, tuple[int, float]]:
+    """How often these users were let in here without the authority, and since when (Unix seconds); who was not is not there."""
+    return {user_id: (count, since) for user_id, count, since in _OFFLINE.rows(connection, user_ids)}
+
+
+def _upsert_offline(dialect: Dialect) -> ClauseElement:
+    insert = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+    statement = insert(offline_logins)
+    changed = {name: statement.excluded[name] for name in ("count", "since")}
+    return statement.on_conflict_do_update(index_elements=["user_id"], set_=changed)
+
+
+_WRITE_OFFLINE = Prepared(_upsert_offline)
+_FORGET_OFFLINE = Prepared(delete(offline_logins).where(offline_logins.c.user_id == bindparam("i")))
+
+
+def write_offline_counts(connection: Connection, counts: Mapping[int, tuple[int, float]]) -> None:
+    """Write these counts, by user; a count of 0 is forgotten."""
+    kept = [(user_id, *count) for user_id, count in counts.items() if count[0]]
+    gone = [{"i": user_id} for user_id, count in counts.items() if not count[0]]
+    if kept:
+        _WRITE_OFFLINE.run_rows(connection, ("user_id", "count", "since"), kept)
+    if gone:
+        _FORGET_OFFLINE.run_each(connection, gone)
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,10 +151,10 @@ def before_the_next_transaction(ledger: Ledger, change: Callable[[], object]) ->
     """What another process does after this ledger has judged, and before it writes."""
     begin = ledger._session.writing
 
-    def writing(meanwhile: Callable[[], None] | None = None) -> object:
+    def writing(meanwhile: Callable[[], None] | None = None, *, locks: Sequence[int] = ()) -> object:
         ledger._session.writing = begin  # type: ignore[method-assign]
         change()
-        return begin(meanwhile)
+        return begin(meanwhile, locks=locks)
 
     ledger._crowded = 1
     ledger._session.writing = writing  # type: ignore[method-assign, assignment]
