@@ -156,6 +156,14 @@ def since(
     return list(heapq.merge(*found))[:limit]
 
 
+_LATEST = Prepared(select(func.max(changes.c.seq)).where(changes.c.topic == bindparam("about")))
+
+
+def latest(connection: Connection, topics: Iterable[str]) -> int:
+    """The number of the last change of these topics; 0 for none that is remembered."""
+    return max((int(_LATEST.rows(connection, {"about": topic})[0][0] or 0) for topic in topics), default=0)
+
+
 _OLDEST = select(func.min(changes.c.seq))
 
 
