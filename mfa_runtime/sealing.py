@@ -30,6 +30,8 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 _FORMAT = b"\x01"
 _HEADER_BYTES = 1 + 4 + NONCE_BYTES
+SEAL_BYTES = _HEADER_BYTES + 16
+"""By so much a sealed value is longer than what is in it."""
 
 RandomBytes = Callable[[int], bytes]
 

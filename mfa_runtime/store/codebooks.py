@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import BigInteger, ClauseElement, Connection, delete, select
+from sqlalchemy import BigInteger, ClauseElement, Connection, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
 from mfa_core.secret import Secret
-from mfa_runtime.sealing import Keyring, Place
-from mfa_runtime.store.prepared import Prepared, PreparedIn
+from mfa_runtime.sealing import SEAL_BYTES, Keyring, Place
+from mfa_runtime.store.prepared import Prepared, PreparedIn, Row
 from mfa_runtime.store.schema import codebooks
 
 
@@ -57,6 +57,11 @@ def put(connection: Connection, keyring: Keyring, books: Iterable[Codebook]) -> 
         _WRITE.run_rows(connection, ("credential_id", "first_step", "codes"), rows)
 
 
+def read(connection: Connection, credential_ids: Sequence[int]) -> list[Row]:
+    """The rows of these credentials, sealed: id, first step, codes."""
+    return _READ.rows(connection, credential_ids)
+
+
 def get(connection: Connection, keyring: Keyring, credential_ids: Sequence[int]) -> dict[int, Codebook]:
     """The books of these credentials; one without a book is not in the answer.
 
@@ -65,13 +70,27 @@ def get(connection: Connection, keyring: Keyring, credential_ids: Sequence[int])
     """
     return {
         int(number): Codebook(int(number), int(first), keyring.unseal(bytes(sealed), place_of(int(number))))
-        for number, first, sealed in _READ.rows(connection, list(credential_ids))
+        for number, first, sealed in read(connection, credential_ids)
     }
 
 
 def first_steps(connection: Connection) -> dict[int, int]:
     """The first step of every book, by credential; their ends follow from the formats of the credentials."""
     return {int(n): int(first) for n, first in connection.execute(select(codebooks.c.credential_id, codebooks.c.first_step))}
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where a book begins, and how many octets of codes it has."""
+
+    first_step: int
+    octets: int
+
+
+def lengths(connection: Connection) -> dict[int, Extent]:
+    """The extent of every book, by credential, without opening one."""
+    query = select(codebooks.c.credential_id, codebooks.c.first_step, func.length(codebooks.c.codes))
+    return {int(n): Extent(int(first), int(size) - SEAL_BYTES) for n, first, size in connection.execute(query)}
 
 
 def forget(connection: Connection, credential_ids: Sequence[int]) -> int:
