@@ -37,8 +37,8 @@ MAX_GONE = 20_000
 MAX_RULES_CHARS = 2 << 20
 MAX_MATERIAL_OCTETS = 256 * 1024
 """Of one credential: a codebook for 14 days and a quarter more, with 4 octets a code, has 201,600."""
-MAX_SEALED_OCTETS = 16 << 20
-"""Of a page, opened and packed. A page ends with the user that fills it, and a user may have 32 credentials with codebooks."""
+MAX_SEALED_OCTETS = 12 << 20
+"""Of a page, packed. A page ends with the user that fills it, and a user may have 32 credentials with codebooks."""
 
 Material = Literal["seed", "codebook", "none"]
 HostMaterial = Literal["seed", "codebook", "per_host"]
@@ -121,7 +121,7 @@ class SyncAnswer(Message):
     users that the host then holds; ``rules`` is the text of the rules, where the host's digest was another one.
     """
 
-    LIMIT = 48 << 20
+    LIMIT = 16 << 20
 
     host_id: Id
     authority_id: Label
@@ -135,7 +135,7 @@ class SyncAnswer(Message):
     cursor: Cursor
     users: Annotated[tuple[UserDoc, ...], Field(max_length=MAX_PAGE_USERS)]
     gone: Annotated[tuple[Id, ...], Field(max_length=MAX_GONE)]
-    sealed: Annotated[bytes, Octets(1, MAX_SEALED_OCTETS + 4_096)] | None
+    sealed: Annotated[bytes, Octets(1, MAX_SEALED_OCTETS)] | None
     digest: HexDigest | None
     rules: Annotated[str, chars(MAX_RULES_CHARS)] | None
     terms: TermsDoc
