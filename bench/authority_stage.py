@@ -34,6 +34,7 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import Connection, insert
 
 from authority.certificate_authority import CertificateAuthority, sign_host
+from authority.own_keys import OwnKeys, ensure_authority, load_own_keys
 from bench.processes import free_port, processor_s
 from bench.radius_stage import Roster, Server, Shared
 from bench.stage import BOUND, ROOT, Stage
@@ -54,7 +55,6 @@ from mfa_runtime.protocol.syncing import (
 )
 from mfa_runtime.protocol.words import SYNC, KeyProtection
 from mfa_runtime.store import hosts as host_rows
-from mfa_runtime.store import key_pairs
 from mfa_runtime.store.hosts import HostGroup, HostMaterial
 from mfa_runtime.store.ids import take
 from mfa_runtime.store.schema import hosts, memberships
@@ -173,11 +173,12 @@ class Authority:
 
     def ca(self) -> CertificateAuthority:
         """Who signs for its hosts."""
+        return self.keys().ca
+
+    def keys(self) -> OwnKeys:
+        """What it signs with."""
         with self.here.store.reading() as connection:
-            pair = key_pairs.load(connection, self.here.keyring(), "ca")
-        if pair is None:
-            raise SystemExit("the authority has no CA yet")
-        return CertificateAuthority(pair.private, pair.certificate)
+            return load_own_keys(connection, self.here.keyring())
 
 
 @contextlib.contextmanager
@@ -192,9 +193,11 @@ def authority(
         f"doors: {{pam: {{socket_dir: ./run}}}}\n{more}"
     )
     station = Station(here.folder, config, prefix=prefix)
+    at = Authority(here, station, address, port)
+    ensure_authority(here.store, at.act())
     with contextlib.closing(station):
         station.start()
-        yield Authority(here, station, address, port)
+        yield at
 
 
 def add_group(
@@ -370,11 +373,8 @@ class SimulatedHost:
     def __init__(self, of: Crowd, number: int) -> None:
         self._of, self.number = of, number
         self._connection: http.client.HTTPSConnection | None = None
-        with of.at.here.store.reading() as connection:
-            pair = key_pairs.load(connection, of.at.here.keyring(), "signing")
-        if pair is None:
-            raise SystemExit("the authority has no signing key")
-        self._signers = {signed.key_id(pair.public): pair.public}
+        signer = of.at.keys().signer
+        self._signers = {signer.key_id: signer.public}
         self.seq = 0
         self.cursor: Cursor | None = None
         self.digest = ""
