@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +28,7 @@ from tests.end_to_end.clocks import Clock
 from tests.end_to_end.daemon import Mfad, Person
 from tests.end_to_end.host import SSHD, Host, Sshd, private_host
 from tests.end_to_end.namespaces import Machine, Network
-from tests.end_to_end.programs import must_have, wait_until
+from tests.end_to_end.programs import clean_environment, must_have, run, wait_until
 from tests.end_to_end.radius_packets import ACCESS_ACCEPT, Nas
 from tests.pam_mfa.pam_harness import Items, PamCode, Seen, auth_line, run_pam
 
@@ -34,6 +36,18 @@ STORE = "mfad.sqlite"
 PORT = 18443
 RADIUS_PORT = 18120
 RADIUS_SECRET = "a-secret-of-the-test-long-enough"
+_EACH = """
+import contextlib, io, json, sys
+from mfactl.__main__ import run
+said = []
+for words in json.load(sys.stdin):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        status = run(words)
+    said.append(out.getvalue())
+    if status:
+        sys.exit(f"{words}: exit {status}: {said[-1]}")
+print(json.dumps(said))
+"""
 FROM = Items(rhost="192.0.2.44")
 """Where the person at the PAM door comes from."""
 
@@ -56,6 +70,7 @@ class Spec:
     group: str = "edge"
     local_users: tuple[str, ...] = ()
     radius: bool = False
+    doors: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     tmpfs: Mapping[Path, str] = field(default_factory=dict)
 
@@ -78,6 +93,20 @@ class Station(Mfad):
         usual = {"state_dir": "./state", "key_file": "./kek", "log_level": "debug"}
         self.config_path.write_text(yaml.safe_dump({**usual, **settings}))
 
+    def mfactl_says(self, *words: str) -> str:
+        """Run mfactl, however it ends; all that it says."""
+        command = [*self.prefix, sys.executable, "-m", "mfactl", "--config", str(self.config_path), *words]
+        done = subprocess.run(
+            command, env=clean_environment(**self.environment), capture_output=True, text=True, timeout=60, check=False
+        )
+        return done.stdout + done.stderr
+
+    def mfactl_each(self, *commands: Sequence[str]) -> list[str]:
+        """Run mfactl once for each, in one interpreter, whose start is most of it. What they say."""
+        listed = json.dumps([["--config", str(self.config_path), *words] for words in commands])
+        said = run([*self.prefix, sys.executable, "-c", _EACH], stdin=listed, env=clean_environment(**self.environment))
+        return [str(text) for text in json.loads(said)]
+
     # what its store says
 
     def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
@@ -97,6 +126,15 @@ class Station(Mfad):
         found = [{"node": row["node"], **json.loads(row["body"])} for row in
                  self.rows("SELECT node, body FROM audit ORDER BY at, seq")]  # fmt: skip
         return [one for one in found if fields.items() <= one.items()]
+
+    def reasons(self, name: str) -> list[str]:
+        """The reason of each verdict about a user that is no challenge, as written down here, oldest first."""
+        found = self.events(event="attempt", user=name)
+        return [str(one.get("reason", "")) for one in found if one["outcome"] != "challenged"]
+
+    def why_last(self, name: str) -> str:
+        """The last of them."""
+        return self.reasons(name)[-1]
 
     def accepts(self, name: str) -> list[tuple[str, int]]:
         """Event and step of each login of a user that was let in by a code, as written down here; each event once."""
@@ -149,7 +187,7 @@ class Agent(Station):
             secret.write_text(RADIUS_SECRET + "\n")
             client = {"name": "vpn", "network": "127.0.0.1", "mode": "mfa_only", "secret_file": str(secret)}
             doors["radius"] = {"listen": [f"127.0.0.1:{RADIUS_PORT}"], "clients": [client]}
-        return {"role": "agent", "doors": doors, **spec.settings}
+        return {"role": "agent", "doors": {**doors, **spec.doors}, **spec.settings}
 
     def state(self) -> dict[str, Any]:
         """The row that says what it was told."""
@@ -162,10 +200,8 @@ class Agent(Station):
 
     def holds(self, name: str) -> bool:
         """Whether its copy has a credential of this user that verifies."""
-        return bool(self.rows(
-            "SELECT c.id FROM credentials c JOIN users u ON u.id = c.user_id WHERE u.name = ? AND c.state = 'active'", name
-
-        ))  # fmt: skip
+        wanted = "u.name = ? AND c.state = 'active'"
+        return bool(self.rows(f"SELECT c.id FROM credentials c JOIN users u ON u.id = c.user_id WHERE {wanted}", name))
 
     def wait_until_it_holds(self, *names: str) -> None:
         """Until a sync has brought these people."""
@@ -176,6 +212,12 @@ class Agent(Station):
     def pam(self, name: str, *answers: str, service: str = "sshd") -> Seen:
         """A login at its PAM door by the real libpam and pam_mfa.so."""
         return run_pam([auth_line(socket_dir=self.socket_dir)], name, list(answers), items=FROM, service=service)
+
+    def pam_after_password(self, name: str, *answers: str, service: str = "sshd") -> Seen:
+        """The same behind a password: then a refusal says why."""
+        return run_pam(
+            [auth_line("first_factor=done", socket_dir=self.socket_dir)], name, list(answers), items=FROM, service=service
+        )
 
     def takes(self, name: str, code: str, service: str = "sshd") -> bool:
         """Whether a code lets in at the PAM door."""
@@ -189,10 +231,6 @@ class Agent(Station):
             nas = Nas(("127.0.0.1", RADIUS_PORT), RADIUS_SECRET.encode())
         with nas:
             return nas.ask(nas.login(name, code)).code == ACCESS_ACCEPT
-
-    def why_last(self, name: str) -> str:
-        """The reason of the last verdict about a user, as written down here."""
-        return str(self.events(event="attempt", user=name)[-1].get("reason", ""))
 
     def sshd(self) -> Sshd:
         """An sshd that asks for password and code."""
@@ -220,7 +258,6 @@ class Site:
         more = {**settings, "authority": {**section, **settings.get("authority", {})}}
         one = Authority(name, self.place / name, machine, {"role": "authority", **more}, machine.inside())
         self._stack.callback(one.close)
-        one.init()
         return one
 
     def new_agent(self, name: str, spec: Spec) -> Agent:
@@ -264,16 +301,17 @@ class Site:
 
     # hosts
 
-    def token(self, group: str, name: str) -> str:
-        return str(self.authority.mfactl_json("agent", "token", group, "--name", name)["token"])
+    def tokens(self, *agents: Agent) -> list[str]:
+        """One for each."""
+        commands = [("agent", "token", one.spec.group, "--name", one.name, "--json") for one in agents]
+        return [str(json.loads(text)["token"]) for text in self.authority.mfactl_each(*commands)]
 
-    def join(self, agent: Agent, token: str | None = None) -> None:
+    def join(self, agent: Agent, token: str) -> None:
         """As an administrator does it. The token is in a file, not among the arguments."""
         file = agent.directory / "token"
         file.touch(0o600)
-        file.write_text((token or self.token(agent.spec.group, agent.name)) + "\n")
-        agent.init()
-        agent.mfactl("agent", "join", self.authority.url, "--token-file", str(file))
+        file.write_text(f"{token}\n")
+        agent.mfactl_each(("init",), ("agent", "join", self.authority.url, "--token-file", str(file)))
 
     def wait_until_merged(self, *names: str) -> None:
         """Until the authority has the whole journal of these agents."""
@@ -292,13 +330,6 @@ class Site:
         """The end of every log, for a test that fails."""
         return "\n".join(f"== {one.name}\n{one.log()[-3000:]}" for one in (self.authority, *self.agents.values()))
 
-    def start(self) -> None:
-        """Start everybody, and wait until the agents have what the authority has."""
-        self.authority.start()
-        for one in self.agents.values():
-            one.start()
-            wait_until(lambda one=one: one.state()["cursor"] >= 0, f"{one.name} has synced:\n{self.logs()}")
-
 
 def build(
     place: Path,
@@ -314,19 +345,20 @@ def build(
     must_have("faketime", *([SSHD, "ssh"] if any(one.local_users for one in agents.values()) else []))
     site = Site(place, stack)
     site.authority = site.open_authority(settings or {})
-    mfactl = site.authority.mfactl
-    site.authority.import_people(people or {})
-    for user, names in (memberships or {}).items():
-        mfactl("user", "group", user, "add", *names)
+    file = place / "people.csv"
+    file.write_text(site.authority.new_people(people or {}, memberships))
+    commands: list[tuple[str, ...]] = [("init",), ("import", "csv", str(file))]
     for name, group in (groups or {"edge": Group()}).items():
-        mfactl("agent", "group", "add", name, "--material", group.material, "--max-offline", group.max_offline,
-               "--offline-after", group.offline_after, "--services", ",".join(group.services))  # fmt: skip
-        for one in group.users:
-            mfactl("agent", "entitle", name, one)
-    site.authority.start()
+        terms = ("--material", group.material, "--max-offline", group.max_offline, "--offline-after", group.offline_after)
+        commands.append(("agent", "group", "add", name, *terms, "--services", ",".join(group.services)))
+        commands += [("agent", "entitle", name, one) for one in group.users]
+    site.authority.mfactl_each(*commands)
     made = [site.new_agent(name, spec) for name, spec in agents.items()]
-    with ThreadPoolExecutor(len(made) or 1) as at_once:
-        list(at_once.map(site.join, made))
+    with ThreadPoolExecutor(len(made) + 1) as at_once:
+        started = at_once.submit(site.authority.start)
+        tokens = site.tokens(*made)
+        started.result()
+        list(at_once.map(site.join, made, tokens))
         list(at_once.map(Agent.start, made))
     for one in made:
         wait_until(lambda one=one: one.state()["cursor"] >= 0, f"{one.name} has synced:\n{site.logs()}")

@@ -129,10 +129,15 @@ class Mfad:
 
     def import_people(self, names: Mapping[str, int]) -> None:
         """Many at once, by ``mfactl import csv``: one start of Python instead of one each. ``names`` with their digits."""
+        self.mfactl("import", "csv", "-", stdin=self.new_people(names))
+
+    def new_people(self, names: Mapping[str, int], groups: Mapping[str, Sequence[str]] | None = None) -> str:
+        """The text of an import that makes them, with the user groups of those who have some."""
         people = [Person(name, base64.b32encode(os.urandom(20)).decode(), digits=digits) for name, digits in names.items()]
-        rows = ["user,secret,digits", *(f"{one.name},{one.secret},{one.digits}" for one in people)]
-        self.mfactl("import", "csv", "-", stdin="\n".join(rows) + "\n")
         self._unused += people
+        of = groups or {}
+        rows = [f"{one.name},{one.secret},{one.digits},{' '.join(of.get(one.name, ()))}" for one in people]
+        return "\n".join(["user,secret,digits,groups", *rows, ""])
 
     @property
     def running(self) -> bool:
