@@ -41,8 +41,8 @@ class Ruled:
     :class:`~mfa_core.verdict.Unready` or "" (the true one: what the door may hear of it is worked out here), ``exemption`` an
     :class:`~mfa_core.verdict.Exemption` or "". ``text`` is what may be shown, "" for the ordinary one. ``credential`` is a
     label ("totp:12"), ``step`` the step or counter that it was accepted at, -1 for none, ``drift_steps`` the drift after it.
-    ``reading`` says which of the readings that were referred was accepted. ``until`` is the deadline of a grace, Unix seconds,
-    0 for none. ``counted``: the account was charged.
+    ``reading`` says which of the readings that were referred was accepted, -1 for the only one. ``until`` is the deadline of a
+    grace, Unix seconds, 0 for none. ``counted``: the account was charged.
     """
 
     outcome: Outcome
@@ -55,7 +55,7 @@ class Ruled:
     credential: str = ""
     step: int = -1
     drift_steps: int = 0
-    reading: int = 0
+    reading: int = -1
     notices: tuple[str, ...] = ()
     until: float = 0.0
     counted: bool = False
@@ -108,9 +108,10 @@ _FACTORS = frozenset(FactorKind)
 def _accepted(
     attempt: Attempt, situation: Situation, settings: Settings, ruled: Ruled, found: tuple[Split, ...]
 ) -> Judgement:
-    if ruled.factor not in _FACTORS or not 0 <= ruled.reading < len(found):
+    place = 0 if ruled.reading < 0 and len(found) == 1 else ruled.reading
+    if ruled.factor not in _FACTORS or not 0 <= place < len(found):
         return _unavailable(attempt, situation, "", note="the authority accepted what this host has not asked")
-    factor, password = FactorKind(ruled.factor), found[ruled.reading].password
+    factor, password = FactorKind(ruled.factor), found[place].password
     own = next((one for one in situation.credentials if label_of(one) == ruled.credential), None)
     if own is not None and 0 <= ruled.step <= own.last_step:
         wait_s = next_code_s(own, ruled.step, situation.now)
@@ -131,7 +132,7 @@ def _accepted(
         event_of(attempt, situation, Outcome.ACCEPTED, factor=factor, credential=ruled.credential, step=ruled.step),
         succeed(situation.throttle, situation.now, settings.throttle, scope=scope, has_source=attempt.source is not None),
         credential=_spent(own, ruled),
-        reading=ruled.reading,
+        reading=place,
     )
 
 

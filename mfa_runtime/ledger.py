@@ -11,7 +11,9 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import assert_never
 
 from sqlalchemy import Connection
 
@@ -22,7 +24,7 @@ from mfa_core.mirror import Ruled
 from mfa_core.offline import Moment
 from mfa_core.throttle import Throttle
 from mfa_core.value import hot_value
-from mfa_core.verdict import Challenge, Unavailable, Unready, Verdict
+from mfa_core.verdict import Accepted, Challenge, Exempt, Pending, Rejected, Unavailable, Unready, Verdict
 from mfa_core.verifier import Judgement
 from mfa_runtime.batch_locks import locks_of
 from mfa_runtime.look import Freshness, Look
@@ -52,7 +54,36 @@ class Ruling:
 
 def ruled_of(ruling: Ruling) -> Ruled:
     """What an authority tells the host that asked."""
-    raise NotImplementedError
+    verdict, judgement = ruling.verdict, ruling.judgement
+    if judgement is None or isinstance(verdict, Unavailable | Pending):
+        return Ruled(Outcome.UNAVAILABLE, verdict.reason if isinstance(verdict, Unavailable) else Unready.INTERNAL)
+    event, spent = judgement.event, judgement.credential
+    said = Ruled(
+        event.outcome,
+        rule=event.rule,
+        factor=event.factor,
+        credential=event.credential,
+        step=event.step,
+        note=event.note,
+    )
+    match verdict:
+        case Accepted():
+            drift = 0 if spent is None else spent.drift_steps
+            return replace(said, drift_steps=drift, reading=judgement.reading, notices=verdict.notices)
+        case Exempt():
+            return replace(said, exemption=verdict.exemption, notices=verdict.notices, until=judgement.grace_until)
+        case Rejected():
+            return replace(
+                said,
+                reason=event.reason,
+                text=verdict.public_text,
+                retry_after_s=verdict.retry_after_s,
+                counted=event.failures > 0,
+            )
+        case Challenge():
+            return replace(said, until=verdict.expires_at)
+        case _:
+            assert_never(verdict)
 
 
 Sink = Callable[[Sequence[str]], None]
@@ -76,10 +107,10 @@ class Ledger:
         node: str,
         clock: Callable[[], float],
         sink: Sink,
-        moment: Callable[[float], Moment] | None = None,
+        moment: Callable[[], Moment] | None = None,
         records_uses: bool = False,
     ) -> None:
-        """``moment`` is there on an agent: what the host's clocks say when ``clock`` says this. ``records_uses``: an authority
+        """``moment`` is there on an agent: what the host's clocks say. ``records_uses``: an authority
         writes down which code was used where, in the transaction that accepts it."""
         self._moment = moment
         self._records_uses = records_uses
@@ -171,7 +202,7 @@ class Ledger:
 
     def _commit(self, entries: Sequence[Entry]) -> list[Ruling]:
         rulings: list[Ruling | None] = [None] * len(entries)
-        asking = [i for i, e in enumerate(entries) if e.attempt.typed is None]
+        asking = [i for i, e in enumerate(entries) if e.attempt.typed is None and e.told is None]
         if asking:
             answers = self._questions(self._session, [entries[i] for i in asking])
             for i, ruling in zip(asking, answers, strict=True):
@@ -247,7 +278,9 @@ class Ledger:
     def _questions(self, session: Session, entries: Sequence[Entry]) -> list[Ruling | None]:
         try:
             with session.reading() as connection:
-                judged = Sitting(connection, entries, self._keyring, self._clock()).judge()
+                judged = Sitting(
+                    connection, entries, self._keyring, self._clock(), moment=self._moment, is_asking=True
+                ).judge()
         except StoreCorrupt:
             # The writing path loads the keys again, and finds out whose row it is: the others are asked all the same.
             return [None] * len(entries)
@@ -257,7 +290,7 @@ class Ledger:
         for judgement in judged:
             if isinstance(judgement.verdict, Challenge) and len(self._deferred) < MAX_DEFERRED:
                 self._deferred.append(judgement.event)
-                rulings.append(Ruling(judgement.verdict))
+                rulings.append(Ruling(judgement.verdict, judgement=judgement))
             else:
                 rulings.append(None)
         return rulings
@@ -333,7 +366,7 @@ class Ledger:
         self._freshness.committed(sitting.touched())
         self.written += len(bodies)
         self._committed.extend(bodies)
-        return [Ruling(judgement.verdict, judgement.may_enrol) for judgement in judged]
+        return [Ruling(judgement.verdict, judgement.may_enrol, judgement) for judgement in judged]
 
     def _judged(
         self, connection: Connection, entries: Sequence[Entry], foreseen: Sequence[tuple[Sitting, list[Judgement]]]
@@ -346,14 +379,18 @@ class Ledger:
         if self._asks_at_once:
             self._freshness.meet(self._session.version())
             holds = self._freshness.holds
-        sitting = Sitting(connection, entries, self._keyring, now, holds)
+        sitting = Sitting(
+            connection, entries, self._keyring, now, holds, moment=self._moment, records_uses=self._records_uses
+        )
         return sitting, sitting.judge()
 
     def _foresee(self, entries: Sequence[Entry]) -> list[tuple[Sitting, list[Judgement]]]:
         """Judge before the transaction, on what there is to read now. Nothing comes of it unless it still holds then."""
         try:
             with self._session.reading() as connection:
-                sitting = Sitting(connection, entries, self._keyring, self._clock())
+                sitting = Sitting(
+                    connection, entries, self._keyring, self._clock(), moment=self._moment, records_uses=self._records_uses
+                )
                 return [(sitting, sitting.judge())]
         except Exception as err:  # noqa: BLE001  it breaks in the transaction again, where it is answered
             log.debug("a batch could not be judged beforehand: %s", err)

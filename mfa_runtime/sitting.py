@@ -7,33 +7,53 @@ Room rule: reads once, judges one after another, writes once; when that happens,
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from mfa_core import offline, texts
 from mfa_core.errors import MfaError
+from mfa_core.mirror import Ruled, mirror
 from mfa_core.model import Attempt, Credential, FactorKind
+from mfa_core.offline import Lease, Moment
 from mfa_core.policy import Decision
 from mfa_core.split import Split
 from mfa_core.throttle import CLEAN, UNTOUCHED, Record, Throttle, is_known_lane
 from mfa_core.value import hot_value
-from mfa_core.verdict import Accepted
+from mfa_core.verdict import Accepted, Reason
 from mfa_core.verifier import Judgement, Password, Proof, ProofState, Settings, Situation, Tag, judge
+from mfa_runtime.counsel import Alone, Counselled
+from mfa_runtime.lease import read_lease
 from mfa_runtime.look import Keys, Look, Mark
 from mfa_runtime.sealing import Keyring
-from mfa_runtime.store import accounts
+from mfa_runtime.store import accounts, agent_state, uses
 from mfa_runtime.store.accounts import Account, Known
 from mfa_runtime.store.prepared import Row
+from mfa_runtime.store.uses import Use
 
 UNKNOWN_NAMES = 1 << 16
 """Names that the store does not know share this many throttle records: a flood of names cannot fill the disk."""
 
 
 @hot_value
+class Origin:
+    """The host that asks an authority, and what it said of what was typed: ``hidden`` is that of a referral."""
+
+    host_id: int
+    host: str
+    hidden: bool
+
+
+@hot_value
 class Entry:
-    """An attempt that is ready to be judged: name normalised, policy asked, password and hash checked where there were any."""
+    """An attempt that is ready to be judged: name normalised, policy asked, password and hash checked where there were any.
+
+    ``told`` is what became of asking the authority, on a host that has one. ``found`` are the readings that the authority was
+    asked about; ``origin`` is there at an authority, where another host asks.
+    """
 
     attempt: Attempt
     name: str
@@ -45,6 +65,9 @@ class Entry:
     reading: Split | None = None
     tag: Tag = b""
     look: Look | None = None
+    told: Counselled | None = None
+    found: tuple[Split, ...] = ()
+    origin: Origin | None = None
 
     def read_as(self, reading: Split, password: Password, look: Look | None = None) -> Entry:
         """This, with what became of the password in one reading, and what the store held then.
@@ -54,6 +77,13 @@ class Entry:
         return Entry(
             self.attempt, self.name, self.decision, self.settings, password, self.proof, self.proof_position, reading, self.tag,
             look,
+        )  # fmt: skip
+
+    def after(self, told: Counselled, found: tuple[Split, ...]) -> Entry:
+        """This, after the authority was asked about these readings."""
+        return Entry(
+            self.attempt, self.name, self.decision, self.settings, self.password, None, 0, self.reading, self.tag,
+            None, told, found,
         )  # fmt: skip
 
 
@@ -67,6 +97,8 @@ class Seen(NamedTuple):
     accounts: list[Row]
     records: list[Row]
     answered: list[Row]
+    lease: Lease | None
+    offline: Mapping[int, tuple[int, float]]
 
 
 class Sitting:
@@ -79,8 +111,19 @@ class Sitting:
         keyring: Keyring,
         now: float,
         holds: Callable[[Look], bool] | None = None,
+        *,
+        moment: Callable[[], Moment] | None = None,
+        is_asking: bool = False,
+        records_uses: bool = False,
     ) -> None:
-        """Read what is not known already: ``holds`` says which looks are as good as reading again; None for none of them."""
+        """Read what is not known already: ``holds`` says which looks are as good as reading again; None for none of them.
+
+        With ``moment`` this host is an agent: nobody is let in but by what was told, or, where that was nothing, by the rules
+        of a host that is alone. ``is_asking``: the authority is asked about whatever is no challenge.
+        """
+        self._moment = moment
+        self._is_asking = is_asking
+        self._records_uses = records_uses
         self._connection = connection
         self._entries = entries
         self._keyring = keyring
@@ -100,7 +143,7 @@ class Sitting:
         wanted.discard("")
         self._wanted = list(wanted)
         self._carried = list({entry.attempt.challenge_id: None for entry in entries if _carries(entry.attempt)})
-        self.seen = Seen(rows, *self._read_rest(connection))
+        self.seen = Seen(rows, *self._read_rest(connection), *self._read_agent(connection, rows))
         self._accounts = accounts.unsealed(rows, keyring)
         self._records = accounts.records(self.seen.records)
         self._lanes = set(self._records)
@@ -116,6 +159,10 @@ class Sitting:
         self._grace: dict[int, float] = {}
         self._answers: dict[str, float] = {}
         self._touched: set[str] = set()
+        self._offline = dict(self.seen.offline)
+        self._counted: dict[int, tuple[int, float]] = {}
+        self._floor = 0.0
+        self._uses: list[Use] = []
 
     def _find_lanes(self) -> None:
         """Lanes without a row may stand with a credential."""
@@ -147,6 +194,14 @@ class Sitting:
             accounts.answered_challenges(connection, self._carried) if self._carried else [],
         )
 
+    def _read_agent(self, connection: Connection, rows: list[Row]) -> tuple[Lease | None, Mapping[int, tuple[int, float]]]:
+        """What an agent has to know of itself, and of the users that it has let in alone; nothing is read elsewhere."""
+        if self._moment is None or self._is_asking:
+            return None, _NOBODY
+        is_alone = any(not isinstance(entry.told, Ruled) for entry in self._entries)
+        lease = read_lease(connection) if is_alone else None
+        return lease, accounts.offline_counts(connection, list({row[0]: None for row in rows}))
+
     def still_holds(self, connection: Connection) -> bool:
         """Whether the store is, in this transaction, what the judgements were made on; if so, :meth:`write` may follow.
 
@@ -154,7 +209,9 @@ class Sitting:
         """
         rows = self._read_accounts(connection)
         # The keys of the throttle follow from the names that are known: the same rows, the same keys.
-        if rows != self.seen.accounts or Seen(rows, *self._read_rest(connection)) != self.seen:
+        if rows != self.seen.accounts:
+            return False
+        if Seen(rows, *self._read_rest(connection), *self._read_agent(connection, rows)) != self.seen:
             return False
         self._connection = connection
         return True
@@ -213,7 +270,12 @@ class Sitting:
             entry.reading,
             attempt.challenge_until > 0 and self._is_answered(attempt),
         )
-        judgement = judge(attempt, situation, entry.settings)
+        if self._moment is not None:
+            judgement = self._judge_as_agent(entry, situation)
+        elif entry.origin is not None:
+            judgement = judge(attempt, _as_referred(situation, entry, entry.origin), entry.settings)
+        else:
+            judgement = judge(attempt, situation, entry.settings)
         after = judgement.throttle
         moved = False
         if after is not throttle:
@@ -225,6 +287,9 @@ class Sitting:
                     self._records[key] = self._changed[key] = new
             moved = bool(keys.lane) and after.lane is not throttle.lane
         changed = judgement.credential
+        if self._records_uses and changed is not None and isinstance(judgement.verdict, Accepted):
+            host_id = 0 if entry.origin is None else entry.origin.host_id
+            self._uses.append(Use(changed.id, changed.last_step, host_id, attempt.event_id, self.now))
         if account is not None and changed is not None:
             self._touched.add(keys.account)
             at = [one.id for one in account.credentials].index(changed.id)
@@ -250,6 +315,47 @@ class Sitting:
             self._grace[account.user.id] = judgement.grace_until
             self._accounts[entry.name] = replace(account, user=replace(account.user, grace_until=judgement.grace_until))
         return judgement
+
+    def _judge_as_agent(self, entry: Entry, situation: Situation) -> Judgement:
+        """What the authority has ruled, or what this host may say alone."""
+        attempt, told = entry.attempt, entry.told
+        if isinstance(told, Ruled):
+            judgement = mirror(attempt, situation, entry.settings, told, entry.found)
+        else:
+            # A name that is no identity is nobody here and nobody there: it is refused without asking.
+            refusal = None if self._is_asking or not entry.name else self._refusal(entry, told)
+            rules = replace(entry.settings, throttle=offline.stricter(entry.settings.throttle))
+            judgement = judge(attempt, replace(situation, partial=True, refusal=refusal), rules)
+        verdict, user = judgement.verdict, situation.user
+        if user is None or not isinstance(verdict, Accepted):
+            return judgement
+        count, since = self._offline.get(user.id, (0, 0.0))
+        if count:
+            verdict = replace(verdict, notices=(*verdict.notices, texts.offline_notice(count, since)))
+        if not isinstance(told, Ruled):
+            self._offline[user.id] = self._counted[user.id] = (count + 1, since if count else self.now)
+            self._raise_floor(judgement)
+        elif count:
+            self._offline[user.id] = self._counted[user.id] = (0, 0.0)
+        return replace(judgement, verdict=verdict)
+
+    def _refusal(self, entry: Entry, alone: Alone | None) -> Reason | None:
+        """Why this host may not decide alone."""
+        lease = self.seen.lease
+        if self._moment is None or lease is None:
+            return Reason.NEVER_SYNCED
+        if alone is None:
+            return Reason.TOO_EARLY  # who has not asked does not know whether nobody answers
+        reason = offline.may_verify(lease, self._moment(), entry.attempt.service, alone.unreachable_s)
+        return Reason.NOT_OFFLINE if reason is None and not entry.decision.offline else reason
+
+    def _raise_floor(self, judgement: Judgement) -> None:
+        """A right code shows what time it is at least."""
+        spent = judgement.credential
+        if spent is not None and spent.kind is FactorKind.TOTP:
+            self._floor = offline.floor_after(
+                self._floor, spent.last_step, spent.period_s, drift_steps=spent.drift_steps, now=self.now
+            )
 
     def _fits(self, known: Known, entry: Entry, keys: Keys) -> bool:
         """Whether a lane may stand with a credential: it has no row, and the credential has none that still counts."""
@@ -290,8 +396,8 @@ class Sitting:
         """
         if not accounts.spend(self._connection, self._spent.values(), self.now):
             raise Lost("a code was spent by another process at the same time")
-        for code, uses in self._used.items():
-            for _ in range(uses):
+        for code, times in self._used.items():
+            for _ in range(times):
                 if not accounts.use_codes(self._connection, [code], self.now):
                     raise Lost("a one-time code was used by another process at the same time")
         accounts.remember_resync(self._connection, self._outside.values())
@@ -299,6 +405,20 @@ class Sitting:
         accounts.write_records(self._connection, self._changed)
         if not accounts.answer_challenges(self._connection, self._answers):
             raise Lost("a challenge was answered in another process at the same time")
+        if self._counted:
+            accounts.write_offline_counts(self._connection, self._counted)
+        if self._floor:
+            agent_state.raise_floor(self._connection, self._floor)
+        if self._uses and uses.record(self._connection, self._uses):
+            raise Lost("a code was used on another host before")
+
+
+def _as_referred(situation: Situation, entry: Entry, origin: Origin) -> Situation:
+    """What another host has read, and who it is."""
+    return replace(situation, found=entry.found, hidden=origin.hidden, host_id=origin.host_id, host=origin.host)
+
+
+_NOBODY: Mapping[int, tuple[int, float]] = MappingProxyType({})
 
 
 def _carries(attempt: Attempt) -> bool:
