@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -91,7 +92,8 @@ def trusting_context(trust: str) -> ssl.SSLContext:
 class Authorities:
     """The authorities of a host, in their order: who answered last is asked first.
 
-    Lives on one event loop. ``context`` is asked for when connections are made anew, so that a renewed certificate is shown.
+    Lives on one event loop. ``context`` is asked for at every request: another one than before begins new connections, so that
+    a renewed certificate is shown from one moment on.
     """
 
     def __init__(self, urls: Sequence[str], context: Callable[[], ssl.SSLContext], *, connections: int = CONNECTIONS) -> None:
@@ -100,6 +102,8 @@ class Authorities:
         self._connections = connections
         self._at = 0
         self._session: aiohttp.ClientSession | None = None
+        self._shown: ssl.SSLContext | None = None
+        self._retired: dict[aiohttp.ClientSession, asyncio.Task[None]] = {}
         self._resolver: _KeptAddresses | None = None
 
     @property
@@ -159,11 +163,17 @@ class Authorities:
             raise Unreachable(f"{url} cannot be reached: {_short(err)}", cure=_LOOK) from err
 
     def _opened(self) -> aiohttp.ClientSession:
+        context = self._context()
+        if context is not self._shown:
+            if self._session is not None:  # what is under way there may end
+                retired, self._session = self._session, None
+                self._retired[retired] = asyncio.get_running_loop().create_task(self._retire(retired))
+            self._shown = context
         if self._session is None:
             if self._resolver is None:
                 self._resolver = _KeptAddresses()
             connector = aiohttp.TCPConnector(
-                ssl=self._context(), limit=self._connections, keepalive_timeout=KEEP_S, resolver=self._resolver,
+                ssl=context, limit=self._connections, keepalive_timeout=KEEP_S, resolver=self._resolver,
                 ttl_dns_cache=60,
             )  # fmt: skip
             self._session = aiohttp.ClientSession(
@@ -174,11 +184,21 @@ class Authorities:
             )
         return self._session
 
+    async def _retire(self, session: aiohttp.ClientSession) -> None:
+        try:
+            await asyncio.sleep(KEEP_S)
+        finally:
+            await session.close()
+            self._retired.pop(session, None)
+
     async def forget_connections(self) -> None:
-        """Close all connections: what was lost is made anew, and a renewed certificate is shown."""
+        """Close all connections: what was lost is made anew."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        for task in list(self._retired.values()):
+            task.cancel()
+        await asyncio.gather(*self._retired.values(), return_exceptions=True)
 
     async def close(self) -> None:
         """Close everything."""
@@ -207,7 +227,7 @@ def _refusal(url: str, status: int, body: bytes) -> MfaError:
             code, text, cure = (str(said.get(key) or "")[:500] for key in ("error", "text", "cure"))
     except (ValueError, RecursionError):
         code = ""
-    if status in _BUSY:
+    if status in _BUSY or status == HTTPStatus.UNAUTHORIZED:  # the second: connect again, with the certificate of now
         return Unreachable(f"{url} answers {status}: {text or 'it cannot decide now'}", cure=cure or "see its log")
     return Refused(f"{url} answers {status} {code}: {text}".rstrip(": "), status=status, code=code, cure=cure)
 

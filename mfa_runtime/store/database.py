@@ -84,6 +84,15 @@ class Store(ABC):
             StoreFull, StoreUnavailable: as :meth:`writing`.
         """
 
+    def erase_log(self, size: int) -> bool:  # noqa: ARG002  a server keeps a log of its own
+        """Empty the write-ahead log of all that was in it, and make it ``size`` bytes long again (SQLite). False when somebody
+        reads what is in it: try again later.
+
+        Raises:
+            StoreFull, StoreUnavailable: as :meth:`writing`.
+        """
+        return True
+
     @abstractmethod
     def close(self) -> None:
         """Close every connection."""

@@ -31,6 +31,8 @@ TURN_S = 0.0002
 PAGE_CACHE_KIB = 16 * 1024
 AUTO_CHECKPOINT_PAGES = 8192
 """A commit that makes the write-ahead log longer than this (32 MiB) moves it into the database itself, and waits for that."""
+ERASE_PATIENCE_MS = 200
+"""How long the write-ahead log is waited for when it is to be emptied."""
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 """The write-ahead log is cut back to this after a checkpoint."""
 
@@ -85,6 +87,22 @@ class FileStore(Store):
             connection.exec_driver_sql("INSERT INTO room VALUES (zeroblob(?))", (size,))
             connection.exec_driver_sql("DROP TABLE room")
         self.checkpoint()
+
+    def erase_log(self, size: int) -> bool:
+        with translated(), self._engine.connect() as connection:
+            raw = connection.connection.driver_connection
+            if not isinstance(raw, sqlite3.Connection):
+                return False
+            # Logins wait meanwhile: who reads for longer than this is waited for another time.
+            raw.execute(f"PRAGMA busy_timeout={ERASE_PATIENCE_MS}")
+            try:
+                busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                raw.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        if busy:
+            return False
+        self.lengthen_log(size)
+        return True
 
     def close(self) -> None:
         self._engine.dispose()
@@ -269,6 +287,8 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # FULL: a commit is on disk when it returns. NORMAL would bring a spent code back to life after a power loss.
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
+    # What is deleted is overwritten: a secret that a host may not have any more is in no free page of it.
+    cursor.execute("PRAGMA secure_delete=ON")
     cursor.execute(f"PRAGMA cache_size=-{PAGE_CACHE_KIB}")
     cursor.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
     cursor.execute("PRAGMA temp_store=MEMORY")
