@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
@@ -29,31 +30,53 @@ _INSERT_HEAD = Prepared(insert(audit_head))
 _INSERT = Prepared(insert(audit))
 
 
+class Told(NamedTuple):
+    """An event as text: its id, when it was (Unix seconds), and the canonical JSON."""
+
+    event_id: str
+    at: float
+    body: str
+
+
 def append(connection: Connection, events: Sequence[Event], *, node: str, keyring: Keyring) -> list[str]:
     """Append events to this node's chain, in order; return their canonical texts for the sinks.
 
     Must run inside the writing transaction of what the events tell about.
     """
+    told = [Told(event.event_id, event.at, canonical(event)) for event in events]
+    append_told(connection, told, node=node, keyring=keyring)
+    return [one.body for one in told]
+
+
+def append_told(connection: Connection, told: Sequence[Told], *, node: str, keyring: Keyring) -> None:
+    """As :func:`append`, of events that somebody else has written out: what a host brings of its own chain."""
     head = _READ_HEAD.rows(connection, {"n": node})
     seq, previous = (int(head[0][0]), bytes(head[0][1])) if head else (0, GENESIS)
     rows: list[tuple[str, int, str, float, str, bytearray]] = []
-    bodies: list[str] = []
-    for event in events:
+    for event_id, at, body in told:
         seq += 1
-        body = canonical(event)
         previous = link(previous, body)
         # A bytearray, because sqlite3 looks for adapters of bytes each time: that takes longer than the hash.
-        rows.append((node, seq, event.event_id, event.at, body, bytearray(previous)))
-        bodies.append(body)
+        rows.append((node, seq, event_id, at, body, bytearray(previous)))
     if not rows:
-        return bodies
+        return
     _INSERT.run_rows(connection, ("node", "seq", "event_id", "at", "body", "hash"), rows)
     mac = keyring.audit_mac(_head_bytes(node, seq, previous))
     if head:
         _MOVE_HEAD.run(connection, {"n": node, "s": seq, "h": previous, "m": mac})
     else:
         _INSERT_HEAD.run(connection, {"node": node, "seq": seq, "hash": previous, "mac": mac})
-    return bodies
+
+
+_HASH_AT = Prepared(select(audit.c.hash).where(audit.c.node == bindparam("n"), audit.c.seq == bindparam("s")))
+
+
+def hash_at(connection: Connection, node: str, seq: int) -> bytes | None:
+    """The hash of event ``seq`` of a node; :data:`GENESIS` before the first, None for one that is not here."""
+    if seq == 0:
+        return GENESIS
+    rows = _HASH_AT.rows(connection, {"n": node, "s": seq})
+    return bytes(rows[0][0]) if rows else None
 
 
 def _head_bytes(node: str, seq: int, digest: bytes) -> bytes:
