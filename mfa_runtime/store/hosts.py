@@ -70,8 +70,10 @@ class HostGroup:
     created_at: float = 0.0
 
     def admits(self, key_protection: str) -> bool:
-        """Whether a host that keeps its keys like this gets material."""
-        return self.key_protection is KeyProtection.ANY or key_protection == self.key_protection
+        """Whether a host that keeps its keys like this, or better, gets material. One that says nothing known keeps them badly."""
+        order = [one.value for one in KeyProtection]
+        at = order.index(key_protection) if key_protection in order else 0
+        return at >= order.index(self.key_protection)
 
 
 @dataclass(frozen=True, slots=True)

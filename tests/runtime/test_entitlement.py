@@ -53,7 +53,7 @@ def five(tmp_path: Path) -> Installation:
     [
         (set(), []), ({"a"}, [1, 2]), ({"a", "b"}, [1, 2, 4]), ({"*"}, [1, 2, 3, 4, 5]), ({"a", "*"}, [1, 2, 3, 4, 5]),
         ({"c"}, []),
-    ],  # fmt: skip
+    ],
 )
 @pytest.mark.parametrize("limit", [1, 2, 100])
 def test_the_entitled_users_come_in_order_each_once(
