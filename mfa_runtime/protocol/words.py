@@ -35,9 +35,7 @@ class KeyProtection(enum.StrEnum):
     FILE = "file"
     """A file that only root reads: a copy of the disk is a copy of the key."""
     SYSTEMD_CREDS = "systemd-creds"
-    """Sealed by systemd-creds with the host's own key."""
-    TPM2 = "tpm2"
-    """Sealed by systemd-creds to the host's TPM."""
+    """Sealed by systemd-creds: with the host's TPM where there is one, else with a key of that host."""
 
     def is_enough(self, wanted: str) -> bool:
         """Whether a host group that asks for ``wanted`` (``any`` or one of these) is content."""

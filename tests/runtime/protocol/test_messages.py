@@ -264,9 +264,8 @@ def test_every_refusal_has_its_status() -> None:
         (KeyProtection.FILE, "file", True),
         (KeyProtection.FILE, "systemd-creds", False),
         (KeyProtection.SYSTEMD_CREDS, "systemd-creds", True),
-        (KeyProtection.SYSTEMD_CREDS, "tpm2", False),
-        (KeyProtection.TPM2, "systemd-creds", True),
-        (KeyProtection.TPM2, "something newer", False),
+        (KeyProtection.SYSTEMD_CREDS, "file", True),
+        (KeyProtection.SYSTEMD_CREDS, "something newer", False),
     ],
 )
 def test_a_host_group_may_ask_for_a_better_key(has: KeyProtection, wanted: str, enough: bool) -> None:
