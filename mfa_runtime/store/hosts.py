@@ -70,7 +70,7 @@ class HostGroup:
     created_at: float = 0.0
 
     def admits(self, key_protection: str) -> bool:
-        """Whether a host that keeps its keys like this, or better, gets material. One that says nothing known keeps them badly."""
+        """Whether a host that keeps its keys like this, or better, gets material. What is not known is the worst."""
         order = [one.value for one in KeyProtection]
         at = order.index(key_protection) if key_protection in order else 0
         return at >= order.index(self.key_protection)

@@ -79,7 +79,7 @@ def test_a_token_lets_one_host_join(authority: Installation) -> None:
         assert (used.host_group, used.host_name, used.used_at) == ("web", "web2.example", T0)
         assert join_tokens.consume_token(connection, act, issued.secret) is None
         assert join_tokens.list_tokens(connection, now=T0) == []
-    assert len(issued.secret) == 20
+        assert len(issued.secret) == 20
         (kept,) = connection.execute(select(join_tokens_table.c.hash)).scalars()
         assert issued.secret.reveal() not in bytes(kept)
 
