@@ -6,7 +6,7 @@ stop here: of a reading only the code goes out. A ruling counts for the event th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mfa_core.audit import Outcome
 from mfa_core.model import ChapAnswer
@@ -33,9 +33,9 @@ _DECIDED = frozenset({Outcome.ACCEPTED, Outcome.EXEMPT, Outcome.CHALLENGED, Outc
 
 
 class VerifyExchange:
-    """Asks over HTTPS: an :class:`mfa_runtime.agent.link.Exchange`. ``try_s`` is how long one authority may take."""
+    """Asks over HTTPS: an :class:`mfa_runtime.agent.link.Exchange`. ``try_s`` is how long one authority may take, seconds."""
 
-    def __init__(self, authorities: Authorities, *, try_s: float) -> None:
+    def __init__(self, authorities: Callable[[], Authorities], *, try_s: float) -> None:
         self._authorities = authorities
         self._try_s = try_s
 
@@ -45,7 +45,7 @@ class VerifyExchange:
         if not sendable:
             return [None] * len(referred)
         request = VerifyRequest(attempts=tuple(write_referred(one) for one in sendable))
-        answer = await self._authorities.post(VERIFY, request.octets(), try_s=self._try_s, budget_s=budget_s)
+        answer = await self._authorities().post(VERIFY, request.octets(), try_s=self._try_s, budget_s=budget_s)
         try:
             rulings = read_verify_answer(answer.body).rulings
             if len(rulings) != len(sendable):

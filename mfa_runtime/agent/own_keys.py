@@ -21,6 +21,7 @@ from mfa_runtime.sealing import Keyring
 from mfa_runtime.store import agent_state, key_pairs
 from mfa_runtime.store.key_pairs import KeyPair
 
+Stamp = tuple[tuple[str, bytes, float], ...]
 NEXT = "tls-next"
 SWITCH_S = 10.0
 """So long after it was stored a renewed certificate is shown: every process has read it by then."""
@@ -40,6 +41,8 @@ class OwnKeys:
     host_id: int
     hpke: Secret = field(repr=False)
     shown: tuple[_Shown, ...]
+    stamp: Stamp = ()
+    """What says that the store has other keys by now."""
 
     def now(self, now: float) -> _Shown:
         """What is shown at ``now``, Unix seconds. Of two, the newer one from its moment on."""
@@ -60,7 +63,12 @@ def load(connection: Connection, keyring: Keyring) -> OwnKeys | None:
     if pairs[0] is None or hpke is None:
         raise StoreCorrupt("this host has joined, and its keys are not here", cure="join again with `mfactl agent join`")
     shown = tuple(_read(pair, state.trust.decode(), 0.0 if pair.name == TLS else SWITCH_S) for pair in pairs if pair)
-    return OwnKeys(state.host_id, hpke.private, shown)
+    return OwnKeys(state.host_id, hpke.private, shown, stamp(connection))
+
+
+def stamp(connection: Connection) -> Stamp:
+    """What changes when the keys in the store do, without opening one."""
+    return tuple((pair.name, pair.public, pair.created_at) for pair in key_pairs.publics(connection))
 
 
 def _read(pair: KeyPair, trust: str, wait_s: float) -> _Shown:

@@ -85,3 +85,25 @@ def remove(connection: Connection, name: str) -> bool:
 def names(connection: Connection) -> list[str]:
     """The names of the pairs that are here."""
     return list(connection.execute(select(key_pairs.c.name).order_by(key_pairs.c.name)).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """What is no secret about a pair."""
+
+    name: str
+    public: bytes
+    created_at: float
+    not_after: float
+
+
+_PUBLICS = Prepared(
+    select(key_pairs.c.name, key_pairs.c.public, key_pairs.c.created_at, key_pairs.c.not_after).order_by(key_pairs.c.name)
+)
+
+
+def publics(connection: Connection) -> list[Public]:
+    """Every pair that is here, without its private half."""
+    return [
+        Public(str(name), bytes(public), float(at), float(until)) for name, public, at, until in _PUBLICS.rows(connection, {})
+    ]
