@@ -484,14 +484,14 @@ def _charge_password(attempt: Attempt, situation: Situation, settings: Settings)
     about one reading only: who knows the password and guesses codes behind it looks like somebody with a longer password.
     """
     throttle, now, rules = situation.throttle, situation.now, settings.throttle
-    if situation.hidden or (situation.found is None and hides_code(attempt, situation, settings)):
+    if situation.hidden or (situation.found is None and _hides_code(attempt, situation, settings)):
         charged = charge(throttle, now, rules, tag=tag_of(situation))
         return charged if attempt.source else Throttle(charged.account, charged.lane, throttle.source)
     source = charge_source(throttle.source, now, rules) if attempt.source else throttle.source
     return Throttle(throttle.account, throttle.lane, source)
 
 
-def hides_code(attempt: Attempt, situation: Situation, settings: Settings) -> bool:
+def _hides_code(attempt: Attempt, situation: Situation, settings: Settings) -> bool:
     """Whether all that was typed was taken for the password, and a code could be read behind a shorter one."""
     if situation.reading is None or situation.reading.passcode.kind is not _ABSENT:
         return False

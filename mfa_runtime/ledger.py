@@ -107,10 +107,10 @@ class Ledger:
         node: str,
         clock: Callable[[], float],
         sink: Sink,
-        moment: Callable[[], Moment] | None = None,
+        moment: Callable[[float], Moment] | None = None,
         records_uses: bool = False,
     ) -> None:
-        """``moment`` is there on an agent: what the host's clocks say. ``records_uses``: an authority
+        """``moment`` is there on an agent: what the host's clocks say when ``clock`` says this. ``records_uses``: an authority
         writes down which code was used where, in the transaction that accepts it."""
         self._moment = moment
         self._records_uses = records_uses

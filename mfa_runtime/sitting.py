@@ -112,7 +112,7 @@ class Sitting:
         now: float,
         holds: Callable[[Look], bool] | None = None,
         *,
-        moment: Callable[[], Moment] | None = None,
+        moment: Callable[[float], Moment] | None = None,
         is_asking: bool = False,
         records_uses: bool = False,
     ) -> None:
@@ -346,7 +346,7 @@ class Sitting:
             return Reason.NEVER_SYNCED
         if alone is None:
             return Reason.TOO_EARLY  # who has not asked does not know whether nobody answers
-        reason = offline.may_verify(lease, self._moment(), entry.attempt.service, alone.unreachable_s)
+        reason = offline.may_verify(lease, self._moment(self.now), entry.attempt.service, alone.unreachable_s)
         return Reason.NOT_OFFLINE if reason is None and not entry.decision.offline else reason
 
     def _raise_floor(self, judgement: Judgement) -> None:

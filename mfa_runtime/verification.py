@@ -19,16 +19,26 @@ from mfa_core import oath, texts
 from mfa_core.audit import AttemptDecided, Outcome
 from mfa_core.errors import MfaError, Overloaded, StoreUnavailable, UsernameRefused
 from mfa_core.identity import IdentityRules, normalise
-from mfa_core.model import Attempt, CredentialState, Door, FactorKind, FirstFactor, Interaction, SplitMode
+from mfa_core.model import (
+    Attempt,
+    ChapAnswer,
+    CredentialState,
+    Door,
+    FactorKind,
+    FirstFactor,
+    Interaction,
+    Material,
+    SplitMode,
+)
 from mfa_core.passcode import Passcode, PasscodeKind, read_passcode
 from mfa_core.policy import Action, Decision, Policy, PolicyQuestion
 from mfa_core.secret import Secret
 from mfa_core.split import Split
-from mfa_core.throttle import Standing, Throttle, standing
+from mfa_core.throttle import UNTOUCHED, Standing, Throttle, standing
 from mfa_core.verdict import Accepted, Rejected, Unavailable, Unready, Verdict
-from mfa_core.verifier import Password, Proof, ProofState, Settings, Situation, Tag, readings
+from mfa_core.verifier import CHALLENGE_LIFETIME_S, Password, Proof, ProofState, Settings, Situation, Tag, readings
 from mfa_runtime import one_time_hash
-from mfa_runtime.counsel import Counsel, Referral
+from mfa_runtime.counsel import Counsel, Counselled, Referral, Referred
 from mfa_runtime.directory import Groups
 from mfa_runtime.door_check import ByDoor, Told
 from mfa_runtime.gate import Check
@@ -37,13 +47,14 @@ from mfa_runtime.ledger import Ledger, Ruling
 from mfa_runtime.look import Look
 from mfa_runtime.primary import Primary, PrimaryUnavailable
 from mfa_runtime.sealing import UnknownKey
-from mfa_runtime.sitting import Entry
+from mfa_runtime.sitting import Entry, Origin
 from mfa_runtime.store import accounts
 from mfa_runtime.store.database import Store
 
 log = logging.getLogger(__name__)
 
 _Answer = Callable[[Verdict], None]
+_Tell = Callable[[Ruling | BaseException], None]
 
 HASHES_AT_ONCE = 2
 """Concurrent argon2 runs: 8 MiB each. More wait; a flood of long codes must not slow the others down."""
@@ -115,6 +126,9 @@ class Verification:
         self._clock = clock
         self._primaries = dict(primaries or {})
         self._enroller = enroller
+        self._capacity = capacity
+        self._consulting: set[object] = set()
+        self._scoped: dict[str, Settings] = {}
         self._writer: GroupCommit[Entry, Ruling] = GroupCommit(
             ledger.commit, capacity=capacity, idle=ledger.flush, settle=ledger.settle, process_now=ledger.commit_now
         )
@@ -123,6 +137,7 @@ class Verification:
         self._asked: set[asyncio.Task[Verdict]] = set()
         self._looking: list[tuple[Entry, Check, _Answer]] = []
         self._readers = ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="read")
+        self._proving: set[asyncio.Task[None]] = set()
 
     @property
     def waiting(self) -> int:
@@ -143,6 +158,7 @@ class Verification:
         """From the next attempt on, these hold."""
         self._rules = rules
         self._primaries = dict(primaries)
+        self._scoped = {}
 
     async def decide(self, attempt: Attempt) -> Verdict:
         """Decide one attempt: see :class:`mfa_runtime.gate.Gate`."""
@@ -194,7 +210,10 @@ class Verification:
         loop = asyncio.get_running_loop()
         try:
             entry = self._plain_entry(attempt)
-            if entry is not None:
+            if entry is not None and self._counsel is not None:
+                if self._consult_at_once(entry, self._counsel, partial(self._ruled, attempt, answer)):
+                    return
+            elif entry is not None:
                 ruling = self._ledger.question(entry) if attempt.typed is None else None
                 if ruling is None:
                     self._writer.submit_to(entry, partial(self._ruled, attempt, answer))
@@ -250,29 +269,103 @@ class Verification:
     def _have_checked(self, entry: Entry, look: Look, check: Check, answer: _Answer) -> None:
         situation = self._situation(entry, look.account, look.throttle)
         found = readings(entry.attempt, situation, entry.settings)
+        hidden = False
         if found:
             chosen = _likeliest(found, situation, entry.settings)
+            hidden = _hides_code(chosen, found)
             if chosen.passcode.kind in _LETTERS:
                 self._in_a_task(entry.attempt, ByDoor(check), answer)
                 return
             # A directory would take an empty one for an unauthenticated bind and say yes (RFC 4513 section 5.1.2).
             if chosen.password and self._may_ask_backend(situation, entry.settings, chosen):
-                told = Told(entry.attempt.event_id, partial(self._checked, entry, chosen, look, answer))
+                told = Told(entry.attempt.event_id, partial(self._checked, entry, chosen, look, answer, hidden))
                 try:
                     check(chosen.password, told)
                 except Exception as err:  # noqa: BLE001  as if it had told it
                     told(err)
                 return
             entry = entry.read_as(chosen, Password.BAD, look)
-        self._writer.submit_to(entry, partial(self._ruled, entry.attempt, answer))
+        self._submit(entry, hidden, partial(self._ruled, entry.attempt, answer))
 
-    def _checked(self, entry: Entry, chosen: Split, look: Look, answer: _Answer, outcome: Password | Exception) -> None:
+    def _checked(
+        self, entry: Entry, chosen: Split, look: Look, answer: _Answer, hidden: bool, outcome: Password | Exception
+    ) -> None:
         try:
             if isinstance(outcome, Exception):
                 raise outcome
-            self._writer.submit_to(entry.read_as(chosen, outcome, look), partial(self._ruled, entry.attempt, answer))
+            self._submit(entry.read_as(chosen, outcome, look), hidden, partial(self._ruled, entry.attempt, answer))
         except Exception as err:  # noqa: BLE001  logged there, and refused
             answer(self._unavailable(entry.attempt, err))
+
+    def _submit(self, entry: Entry, hidden: bool, tell: _Tell) -> None:
+        """To the ledger, where there is one to ask by way of the authority."""
+        if self._counsel is None:
+            self._writer.submit_to(entry, tell)
+        else:
+            self._consult(entry, self._counsel, () if entry.reading is None else (entry.reading,), hidden, None, tell)
+
+    def _consult_at_once(self, entry: Entry, counsel: Counsel, tell: _Tell) -> bool:
+        """Ask about an entry that needs nothing else; False where it takes longer to know how it can be read."""
+        found: tuple[Split, ...] = ()
+        if entry.attempt.typed is not None:
+            account, throttle = None, UNTOUCHED
+            if not _reads_alike(entry):
+                seen = self._ledger.look([entry])
+                if seen is None:
+                    return False
+                account, throttle = seen[0].account, seen[0].throttle
+            found = readings(entry.attempt, self._situation(entry, account, throttle), entry.settings)
+        self._consult(entry, counsel, found, False, None, tell)
+        return True
+
+    def _consult(
+        self,
+        entry: Entry,
+        counsel: Counsel,
+        found: tuple[Split, ...],
+        hidden: bool,
+        groups: frozenset[str] | None,
+        tell: _Tell,
+    ) -> None:
+        """Ask the authority, and then the ledger with what it says; a question that is answered by another one stays here.
+
+        Whoever waited for the answer may be gone when it comes: what the authority has accepted is written all the same.
+
+        Raises:
+            Overloaded: too many wait already.
+        """
+        loop = asyncio.get_running_loop()
+        if entry.attempt.typed is None and not entry.decision.trust_window_s:
+            ruling = self._ledger.question(entry)
+            if ruling is not None:
+                loop.call_soon(tell, ruling)
+                return
+        if not entry.name:
+            self._writer.submit_to(entry, tell)  # nobody's: the authority has no other answer to it
+            return
+        waiting = self._writer.waiting + len(self._consulting)
+        if waiting >= self._capacity:
+            raise Overloaded(f"{waiting} attempts wait for the authority or the store already")
+        asked = object()
+        self._consulting.add(asked)
+
+        def told(counselled: Counselled) -> None:
+            if asked not in self._consulting:
+                log.error("attempt %s: the counsel has told twice", entry.attempt.event_id)
+                return
+            self._consulting.discard(asked)
+            try:
+                self._writer.submit_to(entry.after(counselled, found), tell)
+            except Exception as err:  # noqa: BLE001  logged where it is answered, and refused
+                loop.call_soon(tell, err)
+
+        try:
+            counsel.ask(Referred(entry.attempt, entry.name, found, entry.password, hidden, groups), told)
+        except Exception:
+            if asked in self._consulting:
+                self._consulting.discard(asked)
+                raise
+            log.exception("attempt %s: the counsel broke after it had told", entry.attempt.event_id)
 
     def refer(self, referral: Referral, told: Callable[[Ruling | BaseException], None]) -> None:
         """Decide, on an authority, what a host asks: by this authority's policy, accounts, throttle and hashes.
@@ -282,7 +375,67 @@ class Verification:
         decided: the host is to take this authority for out of reach. Whether the user is entitled to the host was asked before,
         and so was whether this event was decided already. Never raises.
         """
-        raise NotImplementedError
+        loop = asyncio.get_running_loop()
+        tell = partial(self._tell_referred, referral.attempt, told)
+        try:
+            entry = self._referred(referral)
+            ruling = self._ledger.question(entry) if referral.attempt.typed is None else None
+            letters = next((one.passcode for one in referral.found if one.passcode.kind in _LETTERS), None)
+            if ruling is not None:
+                loop.call_soon(told, ruling)
+            elif letters is None:
+                self._writer.submit_to(entry, tell)
+            else:
+                task = loop.create_task(self._prove_referred(entry, letters, tell))
+                self._proving.add(task)
+                task.add_done_callback(self._proving.discard)
+        except Exception as err:  # noqa: BLE001  logged there, and told
+            loop.call_soon(tell, err)
+
+    def _tell_referred(
+        self, attempt: Attempt, told: Callable[[Ruling | BaseException], None], result: Ruling | BaseException
+    ) -> None:
+        if isinstance(result, BaseException):
+            self._unavailable(attempt, result)
+        told(result)
+
+    async def _prove_referred(self, entry: Entry, passcode: Passcode, tell: _Tell) -> None:
+        try:
+            proof = await self._proof(entry.name, _LETTERS[passcode.kind], passcode)
+            self._writer.submit_to(replace(entry, proof=proof, proof_position=passcode.recovery_index), tell)
+        except Exception as err:  # noqa: BLE001  logged there, and told
+            tell(err)
+
+    def _referred(self, referral: Referral) -> Entry:
+        """What a host asks, as if it had been typed here, except for what only the host knows."""
+        rules, attempt = self._rules, referral.attempt
+        name = _canonical(referral.name, rules)
+        decision = self._decision(rules, attempt, name, referral.groups, referral.host_groups)
+        group = next(iter(referral.host_groups), "")
+        settings = self._scoped.get(group)
+        if settings is None:
+            settings = self._scoped[group] = replace(rules.settings, scope=group)
+        tag: Tag = b""
+        if attempt.challenge_until:
+            # When it ends the host's clock says, which has made it; that it is answered once is for us to see to.
+            attempt = replace(attempt, challenge_until=self._clock() + CHALLENGE_LIFETIME_S)
+        elif attempt.typed is not None and attempt.interaction in _RETRANSMITS:
+            tag = partial(self._referral_tag, referral)
+        origin = Origin(referral.host_id, referral.host_name, referral.hidden)
+        return Entry(
+            attempt, name, decision, settings, referral.password, tag=tag, found=referral.found, origin=origin,
+        )  # fmt: skip
+
+    def _referral_tag(self, referral: Referral) -> bytes:
+        """As :meth:`_tag`, of the codes: b"", which is like no other, where there is none, for the passwords are not here."""
+        attempt = referral.attempt
+        if isinstance(attempt.veiled, ChapAnswer):
+            typed = bytes((attempt.veiled.identifier,)) + attempt.veiled.challenge + attempt.veiled.response
+        else:
+            codes = [one.passcode for one in referral.found if one.passcode.text]
+            typed = b"\0".join(f"{one.kind}{one.recovery_index}:".encode() + one.text.reveal() for one in codes)
+        label = f"typed|{attempt.client}|{attempt.source}"
+        return self._ledger.keyring.tag(label, typed)[:8] if typed else b""
 
     def canonical(self, username: str) -> str:
         """The identity of a name: see :class:`mfa_runtime.gate.Gate`."""
@@ -311,20 +464,53 @@ class Verification:
         groups = await self._groups.groups_of(name) if rules.policy.needs_groups and name else None
         entry = self._entry(attempt, name, groups, rules)
         typed = attempt.typed
+        found, hidden = None, False
         if typed and attempt.veiled is None:
             ours = attempt.first_factor is FirstFactor.OURS
-            if ours or not _is_plainly_digits(attempt, entry.decision, typed):
-                entry = await self._prepare(entry, primary)
-        ruling = self._ledger.question(entry) if typed is None else None
-        if ruling is None:
-            ruling = await self._writer.submit(entry)
+            if ours or not _is_plainly_digits(attempt, entry.decision, typed) or not self._may_consult_at_once(entry):
+                entry, found, hidden = await self._prepare(entry, primary)
+        if self._counsel is not None:
+            ruling = await self._counselled(entry, self._counsel, found, hidden, groups)
+        else:
+            at_once = self._ledger.question(entry) if typed is None else None
+            ruling = await self._writer.submit(entry) if at_once is None else at_once
         if ruling.may_enrol and self._enroller is not None:
             return await self._enroller.offer(attempt, name)
         return await self._with_new_key(attempt, name, ruling.verdict)
 
-    def _entry(self, attempt: Attempt, name: str, groups: frozenset[str] | None, rules: Rules) -> Entry:
+    def _may_consult_at_once(self, entry: Entry) -> bool:
+        """Whether how a text can be read depends on nobody's codes, or nobody else has to know."""
+        return self._counsel is None or _reads_alike(entry)
+
+    async def _counselled(
+        self,
+        entry: Entry,
+        counsel: Counsel,
+        found: tuple[Split, ...] | None,
+        hidden: bool,
+        groups: frozenset[str] | None,
+    ) -> Ruling:
+        """As the callers of :meth:`ask` are told, for one that waits. ``found`` is None where nothing was prepared."""
+        if found is None:
+            found = readings(entry.attempt, self._situation(entry, None, UNTOUCHED), entry.settings)
+        future: asyncio.Future[Ruling] = asyncio.get_running_loop().create_future()
+
+        def tell(result: Ruling | BaseException) -> None:
+            if future.done():
+                return
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        self._consult(entry, counsel, found, hidden, groups, tell)
+        return await future
+
+    def _decision(
+        self, rules: Rules, attempt: Attempt, name: str, groups: frozenset[str] | None, host_groups: frozenset[str]
+    ) -> Decision:
         """Ask the policy."""
-        decision = rules.policy.decide(
+        return rules.policy.decide(
             PolicyQuestion(
                 door=attempt.door,
                 service=attempt.service,
@@ -332,10 +518,14 @@ class Verification:
                 groups=groups,
                 source=attempt.source,
                 now=self._clock(),
-                host_groups=rules.host_groups,
+                host_groups=host_groups,
                 methods=attempt.methods,
             )
         )
+
+    def _entry(self, attempt: Attempt, name: str, groups: frozenset[str] | None, rules: Rules) -> Entry:
+        """What the policy says of an attempt at one of our doors."""
+        decision = self._decision(rules, attempt, name, groups, rules.host_groups)
         typed = attempt.typed
         tag: Tag = b""
         if typed and not attempt.challenge_until and attempt.interaction in _RETRANSMITS:
@@ -372,25 +562,30 @@ class Verification:
             now=self._clock(),
         )
 
-    async def _prepare(self, entry: Entry, primary: Primary | None) -> Entry:
-        """Check the password where it is ours, and the hash where letters were typed: at most one of each."""
+    async def _prepare(self, entry: Entry, primary: Primary | None) -> tuple[Entry, tuple[Split, ...], bool]:
+        """Check the password where it is ours, and the hash where letters were typed and we have it: at most one of each.
+
+        The readings that are left, and whether a code may stand in what is taken for a password, are for the authority.
+        """
         account, throttle = await asyncio.get_running_loop().run_in_executor(self._readers, self._read, entry)
         situation = self._situation(entry, account, throttle)
         found = readings(entry.attempt, situation, entry.settings)
+        hidden = False
         if not found:
-            return entry
+            return entry, found, hidden
         if entry.attempt.first_factor is FirstFactor.OURS:
             chosen = _likeliest(found, situation, entry.settings)
+            hidden = _hides_code(chosen, found)
             found = (chosen,)
             entry = entry.read_as(chosen, Password.BAD)
             if self._may_ask_backend(situation, entry.settings, chosen):
                 entry = entry.read_as(chosen, await self._check(entry, chosen.password, primary))
-        for reading in found:
+        for reading in found if self._counsel is None else ():
             kind = _LETTERS.get(reading.passcode.kind)
             if kind is not None:
                 proof = await self._proof(entry.name, kind, reading.passcode)
-                return replace(entry, proof=proof, proof_position=reading.passcode.recovery_index)
-        return entry
+                return replace(entry, proof=proof, proof_position=reading.passcode.recovery_index), found, hidden
+        return entry, found, hidden
 
     def _may_ask_backend(self, situation: Situation, settings: Settings, reading: Split) -> bool:
         """Whether the password is worth asking about: directories count wrong ones, and a throttled guesser must not get there.
@@ -479,24 +674,42 @@ def _is_plainly_digits(attempt: Attempt, decision: Decision, typed: Secret) -> b
 def _likeliest(found: tuple[Split, ...], situation: Situation, settings: Settings) -> Split:
     """Which reading's password to check, as there may be only one check.
 
-    The one whose code fits now; else one with a code of letters, which nobody ends a password in; else that all of it is the
-    password, where that may be; else the first.
+    The one whose code fits now; else one with a code of letters, which nobody ends a password in; else one whose code may be
+    that of a credential of which nothing is here; else that all of it is the password, where that may be; else the first.
     """
     if len(found) == 1:
         return found[0]
+    elsewhere: Split | None = None
     for reading in found:
         if reading.passcode.kind is not PasscodeKind.DIGITS:
             continue
         code = reading.passcode.text.reveal().decode("ascii")
         for credential in situation.credentials:
-            if credential.state is CredentialState.ACTIVE:
+            if credential.material is Material.NONE:
+                if elsewhere is None and len(code) == credential.digits:
+                    elsewhere = reading
+            elif credential.state is CredentialState.ACTIVE:
                 result = oath.match(credential, code, now=situation.now, window=settings.window, max_drift=settings.max_drift)
                 if result.fit is not oath.Fit.NONE:
                     return reading
     for reading in found:
         if reading.passcode.kind in _LETTERS:
             return reading
+    if elsewhere is not None:
+        return elsewhere
     return found[-1] if found[-1].passcode.kind is PasscodeKind.ABSENT else found[0]
+
+
+def _hides_code(chosen: Split, found: tuple[Split, ...]) -> bool:
+    """Whether all of it was taken for the password, and a code could be read behind a shorter one."""
+    return chosen.passcode.kind is PasscodeKind.ABSENT and any(one.passcode.kind is not PasscodeKind.ABSENT for one in found)
+
+
+def _reads_alike(entry: Entry) -> bool:
+    """Whether what was typed is read in the same way whoever has typed it."""
+    attempt = entry.attempt
+    grammar = attempt.grammar if attempt.grammar_is_final else entry.decision.grammar or attempt.grammar
+    return attempt.veiled is not None or grammar.mode is SplitMode.SEPARATE
 
 
 _RETRANSMITS = {Interaction.ONE_SHOT, Interaction.CHALLENGES}
