@@ -7,7 +7,7 @@
           logins a second of one authority on one core. The hosts are simulated; TLS, certificates and all checks are real.
 
 Every login is another user with an unspent code, single use and audit are durable before the answer, on both sides. The peer is
-mfad on its own host in the same run: others that verify at a server (privacyIDEA, FreeIPA) do not install here.
+mfad on its own host in the same run; one question beside one to privacyIDEA is in bench.authority_privacyidea.
 """
 
 from __future__ import annotations

@@ -453,6 +453,16 @@ class SimulatedHost:
         )
         return read_entries(sealed.open_sealed(self._of.hpke, context, answer.sealed))
 
+    def post(self, path: str, body: bytes) -> bytes:
+        """Ask anything else; the answer. Ends the program at a refusal."""
+        assert self._connection is not None
+        self._connection.request("POST", path, body, {"Content-Type": "application/json"})
+        got = self._connection.getresponse()
+        said = got.read()
+        if got.status != 200:
+            raise SystemExit(f"{path} was refused with {got.status}: {said[:500]!r}")
+        return said
+
     def poll_body(self, path: Path) -> Path:
         """Its long poll as the generator fills it in for hosts of the same group."""
         assert self.cursor is not None
