@@ -58,7 +58,7 @@ with app.app_context():
     for number in range({count}):
         key = os.urandom(20).hex()
         serial = f"TOTP{{number:07d}}"
-        init_token({{"type": "totp", "otpkey": key, "serial": serial, "pin": "", "timeStep": 30, "hashlib": "sha1", "otplen": 6}})
+        init_token({{"type": "totp", "otpkey": key, "serial": serial, "pin": "", "timeStep": 30, "hashlib": "sha1"}})
         print(serial, key)
 """
 
