@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, LargeBinary, bindparam, func, select, update
+from sqlalchemy import Column, Connection, LargeBinary, Select, bindparam, func, literal, select, update
 
 from mfa_core.errors import StoreCorrupt
 from mfa_runtime.administration.act import Act
@@ -22,26 +23,58 @@ from mfa_runtime.key_file import KeyEncryptionKeys, new_key, write_key_file
 from mfa_runtime.ownership import belong_like
 from mfa_runtime.sealing import Keyring, Place, RandomBytes, key_id, sealed_under
 from mfa_runtime.store import key_table
+from mfa_runtime.store.codebooks import place_of as codebook_place
 from mfa_runtime.store.database import Store
+from mfa_runtime.store.key_pairs import place_of as key_pair_place
 from mfa_runtime.store.key_table import ListedKey
 from mfa_runtime.store.prepared import Prepared
-from mfa_runtime.store.schema import credentials
+from mfa_runtime.store.schema import codebooks, credentials, key_pairs
 
 BATCH_ROWS = 1_000
 """Rows sealed anew in a transaction: some 30 ms in which logins wait."""
 
-_ROWS_AFTER = (
-    select(credentials.c.id, credentials.c.user_id, credentials.c.secret)
-    .where(credentials.c.id > bindparam("last"))
-    .order_by(credentials.c.id)
-    .limit(BATCH_ROWS)
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """A column of sealed values: its rows after a key, in order, as (key, owner, value); the write; the place of a value."""
+
+    column: Column[bytes]
+    first: Any
+    after: Select[Any]
+    write: Prepared
+    place: Callable[[Any, int], Place]
+
+
+def _sealed(
+    column: Column[bytes], key: Column[Any], owner: Column[int] | None, first: Any, place: Callable[[Any, int], Place]
+) -> _Sealed:
+    after = (
+        select(key, literal(0) if owner is None else owner, column)
+        .where(key > bindparam("last"))
+        .order_by(key)
+        .limit(BATCH_ROWS)
+    )
+    write = update(column.table).where(key == bindparam("row_key")).values({column.name: bindparam("sealed")})
+    return _Sealed(column, first, after, Prepared(write), place)
+
+
+_SEALED = (
+    _sealed(
+        credentials.c.secret,
+        credentials.c.id,
+        credentials.c.user_id,
+        0,
+        lambda number, owner: Place("credentials", "secret", number, owner),
+    ),
+    _sealed(codebooks.c.codes, codebooks.c.credential_id, None, 0, lambda number, _: codebook_place(number)),
+    _sealed(key_pairs.c.private, key_pairs.c.name, None, "", lambda name, _: key_pair_place(name)),
 )
-_SET_SECRET = Prepared(update(credentials).where(credentials.c.id == bindparam("number")).values(secret=bindparam("sealed")))
+"""Everything that a data key seals."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyReport:
-    """The keys of a store. ``rows`` says how many secrets each data key seals; ``unfinished`` that a rotation broke off."""
+    """The keys of a store. ``rows`` says how many values each data key seals; ``unfinished`` that a rotation broke off."""
 
     kek_ids: tuple[str, ...]
     keys: tuple[ListedKey, ...]
@@ -63,13 +96,15 @@ def report_keys(connection: Connection, keks: KeyEncryptionKeys) -> KeyReport:
 
 
 def count_by_key(connection: Connection) -> dict[int, int]:
-    """How many secrets are sealed under each data key."""
-    # Bytes 2 to 5 of a sealed value are the key's number: mfa_runtime.sealing.
-    number = func.substr(credentials.c.secret, 2, 4, type_=LargeBinary)
-    return {
-        int.from_bytes(bytes(key), "big"): int(count)
-        for key, count in connection.execute(select(number, func.count()).group_by(number))
-    }
+    """How many values are sealed under each data key."""
+    found: dict[int, int] = {}
+    for one in _SEALED:
+        # Bytes 2 to 5 of a sealed value are the key's number: mfa_runtime.sealing.
+        number = func.substr(one.column, 2, 4, type_=LargeBinary)
+        for key, count in connection.execute(select(number, func.count()).group_by(number)):
+            seals = int.from_bytes(bytes(key), "big")
+            found[seals] = found.get(seals, 0) + int(count)
+    return found
 
 
 def replace_key_file(path: Path, keks: KeyEncryptionKeys) -> None:
@@ -112,7 +147,7 @@ def rotate_data_key(
     random: RandomBytes,
     advance: Callable[[int, int], None],
 ) -> int:
-    """Seal every secret under a new data key; return its number. Finishes a rotation that broke off instead.
+    """Seal everything under a new data key; return its number. Finishes a rotation that broke off instead.
 
     ``advance(done, total)`` hears of progress, in rows.
     """
@@ -123,24 +158,26 @@ def rotate_data_key(
             number = key_table.add_data_key(connection, keks, now=act.now, random=random)
             act.record(connection, "key.data.add", str(number))
             ring = key_table.load_keyring(connection, keks, random=random)
-        total = int(connection.execute(select(func.count()).select_from(credentials)).scalar_one())
-    done, last = 0, 0
-    while True:
-        with store.writing() as connection:
-            rows = connection.execute(_ROWS_AFTER, {"last": last}).all()
-            _seal_anew(connection, ring, [(int(n), int(user), bytes(sealed)) for n, user, sealed in rows])
-        if not rows:
-            break
-        last = int(rows[-1].id)
-        done += len(rows)
-        advance(done, total)
+        total = sum(count_by_key(connection).values())
+    done = 0
+    for one in _SEALED:
+        last = one.first
+        while True:
+            with store.writing() as connection:
+                rows = connection.execute(one.after, {"last": last}).all()
+                _seal_anew(connection, ring, one, [(key, int(owner), bytes(value)) for key, owner, value in rows])
+            if not rows:
+                break
+            last = rows[-1][0]
+            done += len(rows)
+            advance(done, total)
     with store.writing() as connection:
         act = new_act(ring)
         act.check_keys(connection)
         left = {number: count for number, count in count_by_key(connection).items() if number != ring.current}
         if left:
             raise StoreCorrupt(
-                f"secrets are still sealed under data keys {', '.join(map(str, left))}",
+                f"values are still sealed under data keys {', '.join(map(str, left))}",
                 cure="run `mfactl key rotate --data` again",
             )
         retired = ring.numbers - {ring.current}
@@ -149,12 +186,12 @@ def rotate_data_key(
     return ring.current
 
 
-def _seal_anew(connection: Connection, ring: Keyring, rows: list[tuple[int, int, bytes]]) -> None:
+def _seal_anew(connection: Connection, ring: Keyring, one: _Sealed, rows: list[tuple[Any, int, bytes]]) -> None:
     changes = []
-    for number, user_id, sealed in rows:
-        if sealed_under(sealed) == ring.current:
+    for key, owner, value in rows:
+        if sealed_under(value) == ring.current:
             continue
-        place = Place("credentials", "secret", number, user_id)
-        changes.append({"number": number, "sealed": ring.seal(ring.unseal(sealed, place), place)})
+        place = one.place(key, owner)
+        changes.append({"row_key": key, "sealed": ring.seal(ring.unseal(value, place), place)})
     if changes:
-        _SET_SECRET.run_each(connection, changes)
+        one.write.run_each(connection, changes)

@@ -17,7 +17,10 @@ from mfa_runtime.administration.keys import report_keys, rotate_data_key, rotate
 from mfa_runtime.key_file import KeyEncryptionKeys, load_key_source, write_key_file
 from mfa_runtime.ledger import Ledger
 from mfa_runtime.sealing import Keyring, RandomBytes, key_id
+from mfa_runtime.store import codebooks, key_pairs
+from mfa_runtime.store.codebooks import Codebook
 from mfa_runtime.store.database import STORE_FILE, Store, connect
+from mfa_runtime.store.key_pairs import KeyPair
 from mfa_runtime.store.key_table import load_keyring
 from tests.doubles import KEK, NODE, FakeClock, Installation, Person, RecordingSink, attempt, install
 from tests.runtime.kill import Killer, killed_at_every_step
@@ -94,6 +97,27 @@ def test_a_new_data_key_seals_every_secret_and_the_old_one_is_dropped(
     assert report.rows == {data_key.number: len(PEOPLE)}
     assert not report.unfinished
     assert all(row["secret"] not in secrets for row in installed.rows("credentials"))
+    installed.close()
+
+
+def test_key_pairs_and_codebooks_are_sealed_anew_as_well(tmp_path: Path, key_file: Path) -> None:
+    """What an authority and an agent keep lies under the same data key: dropping the old one must lose none of it."""
+    installed = install(tmp_path, *PEOPLE)
+    pair, book = KeyPair("ca", Secret(b"private"), b"public"), Codebook(7, 1_000, Secret(b"codes"))
+    with installed.store.writing() as connection:
+        key_pairs.save(connection, installed.keyring(), pair)
+        codebooks.put(connection, installed.keyring(), [book])
+
+    rotate(installed.store, key_file, data=True)
+
+    ring = ring_of(installed.store, key_file)
+    with installed.store.reading() as connection:
+        loaded, books = key_pairs.load(connection, ring, "ca"), codebooks.get(connection, ring, [7])
+        report = report_keys(connection, load(key_file))
+    assert loaded is not None
+    assert loaded.private.same_as(pair.private)
+    assert books[7].codes.same_as(book.codes)
+    assert report.rows == {ring.current: len(PEOPLE) + 2}
     installed.close()
 
 
