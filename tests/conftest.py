@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests.doubles import Installation, install
+from tests.end_to_end.postgresql import Cluster, cluster
 
 # Derandomized: a machine that builds must not fail by chance. `HYPOTHESIS_PROFILE=search` looks for new examples.
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None)
@@ -23,6 +24,13 @@ def installed(tmp_path: Path) -> Iterator[Installation]:
     installation = install(tmp_path)
     yield installation
     installation.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Cluster]:
+    """A running PostgreSQL server for tests that do not break it; each takes databases of its own."""
+    with cluster() as one:
+        yield one
 
 
 @pytest.fixture(autouse=True)

@@ -282,6 +282,7 @@ class Installation:
     primary: Primary | None = None
     enroller: Enroller | None = None
     capacity: int = 10_000
+    node: str = NODE
     _ledgers: list[Ledger] = field(default_factory=list)
 
     def keyring(self) -> Keyring:
@@ -291,7 +292,7 @@ class Installation:
 
     def ledger(self) -> Ledger:
         made = Ledger(
-            self.store, keyring=self.keyring(), reload_keyring=self.keyring, node=NODE, clock=self.clock, sink=self.sink
+            self.store, keyring=self.keyring(), reload_keyring=self.keyring, node=self.node, clock=self.clock, sink=self.sink
         )
         self._ledgers.append(made)
         return made
