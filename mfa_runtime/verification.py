@@ -392,6 +392,12 @@ class Verification:
         except Exception as err:  # noqa: BLE001  logged there, and told
             loop.call_soon(tell, err)
 
+    def action_for(self, referral: Referral) -> Action:
+        """What this authority's policy says of what a host asks: of somebody who may not log in there, only that counts."""
+        rules = self._rules
+        name = _canonical(referral.name, rules)
+        return self._decision(rules, referral.attempt, name, referral.groups, referral.host_groups).action
+
     def _tell_referred(
         self, attempt: Attempt, told: Callable[[Ruling | BaseException], None], result: Ruling | BaseException
     ) -> None:
