@@ -18,10 +18,13 @@ from mfa_core.model import Door, FirstFactor
 from mfa_core.policy import Fit
 from mfa_core.verifier import Settings
 from mfa_runtime.administration.enrolment import Parameters
+from mfa_runtime.agent.follower import Follower
+from mfa_runtime.agent.watcher import Watcher
 from mfa_runtime.audit_sinks import open_sink
 from mfa_runtime.config import Config
 from mfa_runtime.config.primary import PrimaryType
-from mfa_runtime.config.sections import GroupSource, PamDoor, PamMode, PamSettings, PriorFactor
+from mfa_runtime.config.rules_document import SharedRules
+from mfa_runtime.config.sections import GroupSource, PamDoor, PamMode, PamSettings, PriorFactor, Role
 from mfa_runtime.directory import CachedGroups, Groups, NoGroups
 from mfa_runtime.event_id import new_event_id
 from mfa_runtime.key_file import KeyEncryptionKeys, load_key_source
@@ -33,6 +36,7 @@ from mfa_runtime.store.database import Store
 from mfa_runtime.store.key_table import load_keyring
 from mfa_runtime.store.opening import open_store
 from mfa_runtime.verification import Rules, Verification
+from mfad.agent import Part, build_agent, host_clock, node_for, read_state, rules_of, shared_rules
 from mfad.ldap import Settings as LdapSettingsOf
 from mfad.ldap import build_ldap_door
 from mfad.radius import build_radius_door
@@ -61,8 +65,10 @@ def load_ring(store: Store, config: Config) -> Keyring:
         return load_keyring(connection, keks, random=os.urandom)
 
 
-def build_rules(config: Config) -> Rules:
-    """What a reload replaces in the gate."""
+def build_rules(config: Config, heard: tuple[SharedRules, str] | None = None) -> Rules:
+    """What a reload replaces in the gate. ``heard`` are the rules of an agent's authority, and the group of this host."""
+    if config.role is Role.AGENT:
+        return rules_of(config, heard)
     return Rules(
         identity=config.identity,
         policy=config.policy,
@@ -175,6 +181,10 @@ class Parts:
     ldap: LdapDoor | None
     primaries: dict[Door, OpenPrimary]
     read_ldap: LdapSettingsOf
+    agent: Follower | Watcher | None = None
+    """What follows the authority, where this host has one."""
+    heard: tuple[SharedRules, str] | None = None
+    """The rules of that authority, and the group of this host."""
     radius_settings: RadiusDoorSettings | None = None
     """Of the RADIUS door where workers serve it, as they were last read."""
     started: Config = field(init=False)
@@ -182,6 +192,11 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.started = self.config
+
+    def take_rules(self, shared: SharedRules, host_group: str) -> None:
+        """The authority has other rules than before."""
+        self.heard = (shared, host_group)
+        self.gate.replace_rules(build_rules(self.config, self.heard), self.primaries)
 
     def reload(self, config: Config) -> list[str]:
         """Take over what may change while running; return the keys that need a restart and were left alone."""
@@ -192,6 +207,7 @@ class Parts:
                 ("store", self.started.store, config.store),
                 ("limits.verification_queue", self.started.limits.verification_queue, config.limits.verification_queue),
                 ("directory", self.started.directory, config.directory),
+                ("agent", self.started.agent, config.agent),
                 ("audit", self.started.audit, config.audit),
                 ("metrics", self.started.metrics, config.metrics),
                 ("doors.pam.socket_dir", _socket_dir(self.started), _socket_dir(config)),
@@ -209,7 +225,7 @@ class Parts:
         if ldap_settings is not None:
             check_files(ldap_settings)
         primaries = build_primaries(config, self.store, self.ledger)
-        self.gate.replace_rules(build_rules(config), primaries)
+        self.gate.replace_rules(build_rules(config, self.heard), primaries)
         for replaced in self.primaries.values():
             replaced.close()
         self.primaries = primaries
@@ -243,11 +259,15 @@ def _ldap_workers(config: Config) -> object:
 
 
 def build(
-    config: Config, *, doors: frozenset[Door] = ALL_DOORS, read_ldap: LdapSettingsOf = build_ldap_settings
+    config: Config,
+    *,
+    doors: frozenset[Door] = ALL_DOORS,
+    read_ldap: LdapSettingsOf = build_ldap_settings,
+    part: Part = Part.FOLLOWS,
 ) -> Parts:
     """Open the store and make every part, of the doors only those in ``doors``. Nothing listens yet.
 
-    ``read_ldap`` makes the LDAP door's settings, now and at each reload.
+    ``read_ldap`` makes the LDAP door's settings, now and at each reload. ``part`` is what this process does on an agent.
 
     Raises:
         ConfigurationError: the key or a setting cannot be used.
@@ -255,10 +275,20 @@ def build(
     """
     store = open_store(config.store_place)
     reload_keyring = partial(load_ring, store, config)
+    is_agent = config.role is Role.AGENT
+    told = read_state(store) if is_agent else None
     ledger = Ledger(
-        store, keyring=reload_keyring(), reload_keyring=reload_keyring, node=NODE, clock=time.time,
-        sink=open_sink(json_file=config.audit.json_file, syslog=config.audit.syslog),
+        store, keyring=reload_keyring(), reload_keyring=reload_keyring, node=node_for(told) if is_agent else NODE,
+        clock=time.time, sink=open_sink(json_file=config.audit.json_file, syslog=config.audit.syslog),
+        moment=host_clock() if is_agent else None,
     )
+    agent = None
+    if is_agent:
+        def take(shared: SharedRules, host_group: str) -> None:
+            parts.take_rules(shared, host_group)  # which come to be below, before it is called
+
+        agent = build_agent(config, part, store, ledger, rules_came=take)
+    heard = shared_rules(told)
     enrolment = LoginEnrolment(
         store,
         keyring=lambda: ledger.keyring,
@@ -275,12 +305,13 @@ def build(
     gate = Verification(
         store=store,
         ledger=ledger,
-        rules=build_rules(config),
+        rules=build_rules(config, heard),
         groups=groups,
         clock=time.time,
         capacity=config.limits.verification_queue,
         primaries=primaries,
-        enroller=enrolment,
+        enroller=None if is_agent else enrolment,  # who enrols does so at the authority
+        counsel=None if agent is None else agent.link,
     )
     pam = None
     if config.doors.pam is not None and Door.PAM in doors:
@@ -296,4 +327,5 @@ def build(
     ldap = None
     if config.doors.ldap is not None and Door.LDAP in doors:
         ldap = build_ldap_door(read_ldap(config, config.doors.ldap), gate=gate)
-    return Parts(config, store, ledger, gate, enrolment, pam, radius, ldap, primaries, read_ldap)
+    parts = Parts(config, store, ledger, gate, enrolment, pam, radius, ldap, primaries, read_ldap, agent, heard)
+    return parts

@@ -14,6 +14,7 @@ from ldap_proxy.metrics import ldap_readings
 from mfa_core.model import Door
 from mfa_runtime.config import Config
 from mfa_runtime.metrics import Family, Kind, MetricsServer, Reading
+from mfad.agent import agent_readings
 from mfad.build import Parts
 from mfad.workers import Workers
 from radius_plugin.metrics import radius_readings
@@ -38,6 +39,8 @@ def build_metrics(config: Config, parts: Parts, workers: Mapping[Door, Workers])
     def read() -> Iterator[Reading]:
         yield Reading(EVENTS, parts.ledger.written)
         yield Reading(WAITING, parts.gate.waiting)
+        if parts.agent is not None:
+            yield from agent_readings(parts.agent)
         if parts.radius is not None:
             yield from radius_readings(parts.radius.settings, [parts.radius.counters()])
         elif Door.RADIUS in workers and parts.radius_settings is not None:

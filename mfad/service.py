@@ -61,6 +61,7 @@ async def serve(config: Config, config_file: Path, load: Callable[[], Config], n
         write_ahead_log = WriteAheadLog(parts.store, written=lambda: parts.ledger.written, monotonic=time.monotonic)
         write_ahead_log.make_long()
         parts.gate.start()
+        following = None if parts.agent is None else loop.create_task(parts.agent.run())
         if parts.pam is not None:
             await parts.pam.start(inherited_listeners(os.environ, os.getpid()))
         if parts.radius is not None:
@@ -93,6 +94,9 @@ async def serve(config: Config, config_file: Path, load: Callable[[], Config], n
         await asyncio.gather(*(one.stop() for one in (*doors, *workers.values())))
         for task in upkeep:
             task.cancel()
+        if parts.agent is not None and following is not None:
+            following.cancel()
+            await parts.agent.stop()
         await parts.gate.stop()
         await parts.enrolment.stop()
         with contextlib.suppress(MfaError, OSError):

@@ -21,6 +21,7 @@ from mfa_runtime.config import Config
 from mfa_runtime.state_lock import StateLock
 from mfa_runtime.store.database import restrict_file_mode
 from mfad import ldap, radius
+from mfad.agent import Part
 from mfad.build import Parts, build
 from mfad.collector import let_the_collector_rest
 from mfad.inherited import Inherited
@@ -47,13 +48,14 @@ async def serve_worker(config: Config, load: Callable[[], Config], inherited: In
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     restrict_file_mode()
     with StateLock(config.state_dir).shared():
-        parts = build(config, doors=frozenset({inherited.door}), read_ldap=ldap.settings_among_others)
+        parts = build(config, doors=frozenset({inherited.door}), read_ldap=ldap.settings_among_others, part=Part.WATCHES)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # a terminal sends it to the daemon too, which tells us
         loop.add_signal_handler(signal.SIGHUP, _reload, parts, load)
         parts.gate.start()
+        watching = None if parts.agent is None else loop.create_task(parts.agent.run())
         door = await _start(parts, inherited)
         let_the_collector_rest()
         tell = loop.create_task(_tell(door, _TABLES[inherited.door], inherited.pipe, stop))
@@ -62,6 +64,9 @@ async def serve_worker(config: Config, load: Callable[[], Config], inherited: In
         await stop.wait()
         tell.cancel()
         await door.stop()
+        if parts.agent is not None and watching is not None:
+            watching.cancel()
+            await parts.agent.stop()
         await parts.gate.stop()
         await parts.enrolment.stop()
         for primary in parts.primaries.values():

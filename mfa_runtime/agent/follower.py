@@ -27,6 +27,7 @@ from mfa_runtime.agent.identity import Certificate, HostKey
 from mfa_runtime.agent.joining import ACTOR, renew
 from mfa_runtime.agent.journal import node_of
 from mfa_runtime.agent.link import Link
+from mfa_runtime.agent.news import News
 from mfa_runtime.agent.snapshot import (
     MAX_CLOCK_OFFSET_S,
     Expected,
@@ -84,8 +85,7 @@ class Counted:
 class Follower:
     """Follows the authority of this host; :attr:`link` is the counsel of this process.
 
-    ``rules_came`` is called on the loop with rules to decide by, ``chain_begun`` with the name of a new audit chain, ``tell``
-    with audit texts for the sinks.
+    ``news`` hears on the loop what the store says, and ``tell`` gets audit texts for the sinks.
     """
 
     def __init__(
@@ -96,8 +96,7 @@ class Follower:
         monotonic: Callable[[], float],
         moment: Callable[[float], Moment],
         random: RandomBytes,
-        rules_came: Callable[[SharedRules], None],
-        chain_begun: Callable[[str], None],
+        news: News,
         tell: Callable[[Sequence[str]], None],
     ) -> None:
         self._contact = contact
@@ -105,8 +104,7 @@ class Follower:
         self._clock = clock
         self._moment = moment
         self._random = random
-        self._rules_came = rules_came
-        self._chain_begun = chain_begun
+        self._news = news
         self._tell = tell
         self._woken = asyncio.Event()
         self._lost = asyncio.Event()
@@ -156,9 +154,11 @@ class Follower:
     async def _turn(self) -> float:
         """Find the authority and stay with it until something comes between; how long to wait before the next turn."""
         try:
-            if await self._contact.read() is None:
+            state = await self._contact.read()
+            if state is None:
                 self._lose()
                 return JOIN_LOOK_S
+            self._news.hear(state)
             await self._reach()
             await self._stay()
         except Unreachable as err:
@@ -313,9 +313,8 @@ class Follower:
             self._full_before = said.full
             applied = await self._contact.run(self._store, snapshot, progress, isinstance(rules, ConfigurationError))
             self._to_erase = self._to_erase or applied.erased
-            if isinstance(rules, SharedRules):
-                self._rules_came(rules)
             if not said.more:
+                self._news.hear(await self._same_host())
                 self.counted.syncs += 1
                 self.counted.full_syncs += said.full
                 await self._all_is_well(snapshot, rules)
@@ -455,7 +454,7 @@ class Follower:
         self.counted.forks += 1
         node = await self._contact.run(self._begin_journal, reason)
         log.error("the journal of this host begins anew (%s): %s", node, reason)
-        self._chain_begun(node)
+        self._news.hear(await self._same_host())
 
     def _begin_journal(self, reason: str) -> str:
         with self._contact.store.writing() as connection:

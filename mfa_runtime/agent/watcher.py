@@ -12,15 +12,14 @@ import logging
 from collections.abc import Callable
 from typing import NoReturn
 
-from mfa_core.errors import ConfigurationError, MfaError
+from mfa_core.errors import MfaError
 from mfa_runtime.agent import journal
 from mfa_runtime.agent.breaker import Happening, State
 from mfa_runtime.agent.contact import Contact
 from mfa_runtime.agent.exchange import VerifyExchange
 from mfa_runtime.agent.http import Refused, Unreachable
-from mfa_runtime.agent.journal import node_of
 from mfa_runtime.agent.link import Link
-from mfa_runtime.config.rules_document import SharedRules, read_rules
+from mfa_runtime.agent.news import News
 from mfa_runtime.protocol.message import ProtocolError
 from mfa_runtime.protocol.reporting import JournalHead, read_health
 from mfa_runtime.protocol.words import HEALTH
@@ -36,7 +35,7 @@ RETURN_LOOK_S = 0.2
 
 
 class Watcher:
-    """Watches the store of an agent; :attr:`link` is the counsel of this process. The callbacks are those of the follower."""
+    """Watches the store of an agent; :attr:`link` is the counsel of this process. ``news`` hears what it says."""
 
     def __init__(
         self,
@@ -44,17 +43,12 @@ class Watcher:
         *,
         monotonic: Callable[[], float],
         random: RandomBytes,
-        rules_came: Callable[[SharedRules], None],
-        chain_begun: Callable[[str], None],
+        news: News,
     ) -> None:
         self._contact = contact
         self._habits = contact.habits
-        self._random = random
-        self._rules_came = rules_came
-        self._chain_begun = chain_begun
+        self._news = news
         self._woken = asyncio.Event()
-        self._rules: str | None = None
-        self._epoch = 0
         self._to_be_told: JournalHead | None = None
         self.link = Link(
             VerifyExchange(lambda: contact.authorities, try_s=self._habits.try_s),
@@ -95,7 +89,7 @@ class Watcher:
         if state is None:
             self.link.happened(Happening.LOST)
             return LOOK_S
-        self._hear(state)
+        self._news.hear(state)
         if self.link.breaker.state is State.OPEN and not self.link.look_in_s():
             await self._look(state)
         if self.link.breaker.state is State.RETURNING:
@@ -107,18 +101,6 @@ class Watcher:
                 return LOOK_S
             return RETURN_LOOK_S
         return min(LOOK_S, self.link.look_in_s()) if self.link.breaker.state is State.OPEN else LOOK_S
-
-    def _hear(self, state: AgentState) -> None:
-        if state.rules != self._rules:
-            self._rules = state.rules
-            if state.rules:
-                try:
-                    self._rules_came(read_rules(state.rules))
-                except ConfigurationError as err:
-                    log.error("the authority's rules cannot be read here, the previous ones hold: %s; %s", err, err.cure)
-        if state.journal_epoch != self._epoch:
-            self._epoch = state.journal_epoch
-            self._chain_begun(node_of(state.journal_epoch))
 
     async def _look(self, state: AgentState) -> None:
         tries = self._habits.try_s
