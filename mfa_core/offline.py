@@ -105,10 +105,11 @@ def floor_after(floor: float, accepted_step: int, period_s: int, *, drift_steps:
 
 
 def stricter(rules: ThrottleRules) -> ThrottleRules:
-    """The throttle of a host that decides alone: :data:`OFFLINE_THROTTLE`, or ``rules`` where those are stricter."""
+    """The throttle of a host that decides alone: :data:`OFFLINE_THROTTLE`, or the waits and the cap of ``rules`` where those
+    are stricter."""
     return replace(
         rules,
-        free=min(rules.free, OFFLINE_THROTTLE.free),
+        free=OFFLINE_THROTTLE.free,
         base_s=max(rules.base_s, OFFLINE_THROTTLE.base_s),
         cap_s=max(rules.cap_s, OFFLINE_THROTTLE.cap_s),
         hard_cap=min(rules.hard_cap, OFFLINE_THROTTLE.hard_cap),

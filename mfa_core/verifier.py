@@ -219,7 +219,11 @@ def _enrolled(situation: Situation) -> tuple[Credential, ...]:
     """The credentials that may answer under this decision."""
     factors, host_id = situation.decision.factors, situation.host_id
     return tuple(
-        [c for c in situation.credentials if c.state is _ACTIVE and c.kind in factors and c.host_id in (0, host_id)]
+        [
+            c
+            for c in situation.credentials
+            if c.state is _ACTIVE and c.kind in factors and (not c.host_id or c.host_id == host_id)
+        ]
     )
 
 

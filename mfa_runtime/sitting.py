@@ -143,7 +143,7 @@ class Sitting:
         wanted.discard("")
         self._wanted = list(wanted)
         self._carried = list({entry.attempt.challenge_id: None for entry in entries if _carries(entry.attempt)})
-        self.seen = Seen(rows, *self._read_rest(connection), *self._read_agent(connection, rows))
+        self.seen = Seen(rows, *self._read_rest(connection), *(self._read_agent(connection, rows) if moment else _NO_AGENT))
         self._accounts = accounts.unsealed(rows, keyring)
         self._records = accounts.records(self.seen.records)
         self._lanes = set(self._records)
@@ -159,7 +159,6 @@ class Sitting:
         self._grace: dict[int, float] = {}
         self._answers: dict[str, float] = {}
         self._touched: set[str] = set()
-        self._offline = dict(self.seen.offline)
         self._counted: dict[int, tuple[int, float]] = {}
         self._floor = 0.0
         self._uses: list[Use] = []
@@ -196,8 +195,8 @@ class Sitting:
 
     def _read_agent(self, connection: Connection, rows: list[Row]) -> tuple[Lease | None, Mapping[int, tuple[int, float]]]:
         """What an agent has to know of itself, and of the users that it has let in alone; nothing is read elsewhere."""
-        if self._moment is None or self._is_asking:
-            return None, _NOBODY
+        if self._is_asking:
+            return _NO_AGENT
         is_alone = any(not isinstance(entry.told, Ruled) for entry in self._entries)
         lease = read_lease(connection) if is_alone else None
         return lease, accounts.offline_counts(connection, list({row[0]: None for row in rows}))
@@ -211,7 +210,8 @@ class Sitting:
         # The keys of the throttle follow from the names that are known: the same rows, the same keys.
         if rows != self.seen.accounts:
             return False
-        if Seen(rows, *self._read_rest(connection), *self._read_agent(connection, rows)) != self.seen:
+        mine = self._read_agent(connection, rows) if self._moment else _NO_AGENT
+        if Seen(rows, *self._read_rest(connection), *mine) != self.seen:
             return False
         self._connection = connection
         return True
@@ -329,14 +329,14 @@ class Sitting:
         verdict, user = judgement.verdict, situation.user
         if user is None or not isinstance(verdict, Accepted):
             return judgement
-        count, since = self._offline.get(user.id, (0, 0.0))
+        count, since = self._counted.get(user.id) or self.seen.offline.get(user.id, (0, 0.0))
         if count:
             verdict = replace(verdict, notices=(*verdict.notices, texts.offline_notice(count, since)))
         if not isinstance(told, Ruled):
-            self._offline[user.id] = self._counted[user.id] = (count + 1, since if count else self.now)
+            self._counted[user.id] = (count + 1, since if count else self.now)
             self._raise_floor(judgement)
         elif count:
-            self._offline[user.id] = self._counted[user.id] = (0, 0.0)
+            self._counted[user.id] = (0, 0.0)
         return replace(judgement, verdict=verdict)
 
     def _refusal(self, entry: Entry, alone: Alone | None) -> Reason | None:
@@ -418,7 +418,7 @@ def _as_referred(situation: Situation, entry: Entry, origin: Origin) -> Situatio
     return replace(situation, found=entry.found, hidden=origin.hidden, host_id=origin.host_id, host=origin.host)
 
 
-_NOBODY: Mapping[int, tuple[int, float]] = MappingProxyType({})
+_NO_AGENT: tuple[None, Mapping[int, tuple[int, float]]] = (None, MappingProxyType({}))
 
 
 def _carries(attempt: Attempt) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, ClauseElement, Connection, bindparam, delete, literal_column, select, update
+from sqlalchemy import BigInteger, ClauseElement, Connection, bindparam, delete, func, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
@@ -81,7 +81,8 @@ _BY_NAME = PreparedIn(
             credentials.c.known_at,
             credentials.c.known_scope,
             credentials.c.host_id,
-            credentials.c.material,
+            # NULL for nearly every row: no text has to be made of it.
+            func.nullif(credentials.c.material, literal_column(f"'{Material.SEED.value}'")),
         )
         .select_from(
             names.join(users, users.c.name == names.c.wanted).outerjoin(credentials, credentials.c.user_id == users.c.id)
@@ -95,7 +96,6 @@ _KINDS = {k.value: k for k in FactorKind}
 _CREDENTIAL_STATES = {s.value: s for s in CredentialState}
 _DIGESTS = {d.value: d for d in Digest}
 _MATERIALS = {m.value: m for m in Material}
-_SEED = Material.SEED.value
 _BOOK = Material.CODEBOOK.value
 
 
@@ -148,17 +148,20 @@ def _accounts(rows: Sequence[Row], keyring: Keyring) -> dict[str, Account]:
         if number is not None and credential_state in _LIVE:
             if period_s <= 0 and kind == _TIMED:
                 raise KeyError(f"a period of {period_s} s")
-            first_step = 0
-            if material == _SEED:
+            if material is None:
                 secret = keyring.unseal(bytes(sealed), Place("credentials", "secret", number, user_id))
-            elif book:
-                first_step, secret = book[0], keyring.unseal(bytes(book[1]), codebooks.place_of(number))
+                one = Credential(
+                    number, _KINDS[kind], _CREDENTIAL_STATES[credential_state], secret, _DIGESTS[digest],
+                    digits, period_s, last_step, drift_steps, resync_step, host_id=host_id,
+                )  # fmt: skip
             else:
-                secret = _NOTHING
-            one = Credential(
-                number, _KINDS[kind], _CREDENTIAL_STATES[credential_state], secret, _DIGESTS[digest],
-                digits, period_s, last_step, drift_steps, resync_step, "", _MATERIALS[material], first_step, host_id,
-            )  # fmt: skip
+                first_step, secret = 0, _NOTHING
+                if book:
+                    first_step, secret = book[0], keyring.unseal(bytes(book[1]), codebooks.place_of(number))
+                one = Credential(
+                    number, _KINDS[kind], _CREDENTIAL_STATES[credential_state], secret, _DIGESTS[digest],
+                    digits, period_s, last_step, drift_steps, resync_step, "", _MATERIALS[material], first_step, host_id,
+                )  # fmt: skip
             owned, known = (*owned, one), (*known, Known(source, known_at, scope) if source else NOWHERE)
         found[name] = Account(user, owned, known)
     return found

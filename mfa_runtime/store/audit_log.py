@@ -43,12 +43,14 @@ def append(connection: Connection, events: Sequence[Event], *, node: str, keyrin
 
     Must run inside the writing transaction of what the events tell about.
     """
-    told = [Told(event.event_id, event.at, canonical(event)) for event in events]
+    told = [(event.event_id, event.at, canonical(event)) for event in events]
     append_told(connection, told, node=node, keyring=keyring)
-    return [one.body for one in told]
+    return [body for _, _, body in told]
 
 
-def append_told(connection: Connection, told: Sequence[Told], *, node: str, keyring: Keyring) -> None:
+def append_told(
+    connection: Connection, told: Sequence[Told | tuple[str, float, str]], *, node: str, keyring: Keyring
+) -> None:
     """As :func:`append`, of events that somebody else has written out: what a host brings of its own chain."""
     head = _READ_HEAD.rows(connection, {"n": node})
     seq, previous = (int(head[0][0]), bytes(head[0][1])) if head else (0, GENESIS)
