@@ -6,6 +6,7 @@ Room rule: constructors and mappings. Nothing is decided here that a test of a s
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from mfa_runtime.event_id import new_event_id
 from mfa_runtime.key_file import KeyEncryptionKeys, load_key_source
 from mfa_runtime.ledger import Ledger
 from mfa_runtime.login_enrolment import LoginEnrolment
+from mfa_runtime.node_name import of_authority
 from mfa_runtime.primaries import OpenPrimary, open_primary
 from mfa_runtime.sealing import Keyring
 from mfa_runtime.store.database import Store
@@ -48,8 +50,6 @@ from radius_plugin.door import RadiusDoor
 from radius_plugin.radsec import tls_context
 from radius_plugin.settings import RadiusDoorSettings
 
-NODE = "local"
-"""The audit chain of a standalone host."""
 ALL_DOORS = frozenset(Door)
 
 
@@ -277,8 +277,9 @@ def build(
     reload_keyring = partial(load_ring, store, config)
     is_agent = config.role is Role.AGENT
     told = read_state(store) if is_agent else None
+    own = of_authority(config.authority.name or socket.gethostname(), shared=store.several_writers)
     ledger = Ledger(
-        store, keyring=reload_keyring(), reload_keyring=reload_keyring, node=node_for(told) if is_agent else NODE,
+        store, keyring=reload_keyring(), reload_keyring=reload_keyring, node=node_for(told) if is_agent else own,
         clock=time.time, sink=open_sink(json_file=config.audit.json_file, syslog=config.audit.syslog),
         moment=host_clock() if is_agent else None,
     )
@@ -298,7 +299,7 @@ def build(
         may_enrol_from=may_enrol_from(config),
         clock=time.time,
         random=os.urandom,
-        node=NODE,
+        node=own,
     )
     primaries = build_primaries(config, store, ledger)
     groups = build_groups(config)
