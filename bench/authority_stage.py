@@ -224,7 +224,7 @@ def join(at: Authority, folder: Path, *, group: str = GROUP, doors: str, prefix:
     token.touch(0o600)
     said = json.loads(at.station.mfactl("agent", "token", group, "--name", folder.name, "--json"))
     token.write_text(said["token"] + "\n")
-    station.mfactl("agent", "join", at.url, "--token-file", token)
+    station.mfactl("agent", "join", at.url, "--token-file", token, "--name", folder.name)
     return station
 
 
