@@ -16,6 +16,8 @@ from mfactl.options import Json
 from mfactl.output import counted, moment, note, printable, say, say_json, say_json_list
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from mfa_runtime.store.audit_log import Entry
 
 app = typer.Typer(help="The audit log: tail, verify, export.", no_args_is_help=True)
@@ -121,8 +123,8 @@ def why(
     from mfactl.session import open_session
 
     with open_session(context) as session, session.reading() as connection:
-        found = [json_text.loads(entry.body) for entry in audit_log.find(connection, event.strip().upper())]
-        found = found or [json_text.loads(entry.body) for entry in audit_log.find(connection, event.strip())]
+        entries = list(audit_log.find(connection, event.strip().upper())) or list(audit_log.find(connection, event.strip()))
+        found = [_from_host(connection, entry.node) | json_text.loads(entry.body) for entry in entries]
     if not found:
         raise NotFound(
             f"there is no event {event[:64]!a}",
@@ -139,6 +141,17 @@ def why(
         say(f"{'meaning':<12}{told.meaning}")
         if told.cure:
             say(f"{'cure':<12}{told.cure}")
+
+
+def _from_host(connection: Connection, node: str) -> dict[str, Any]:
+    """Whose journal an event came with, at an authority; nothing for an event of this machine."""
+    from mfa_runtime.store import hosts
+
+    number = node.removeprefix("host:").partition(":")[0]
+    if number == node or not number.isdigit():
+        return {}
+    host = hosts.find(connection, int(number))
+    return {"host": f"number {number}" if host is None else host.name}
 
 
 def _words(details: dict[str, Any]) -> str:

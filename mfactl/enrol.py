@@ -25,9 +25,13 @@ def enrol(
     digest: Annotated[Digest | None, typer.Option(help="Many apps ignore all but sha1.")] = None,
     period: Annotated[int | None, typer.Option(help="Seconds of a time step: 30 or 60.")] = None,
     label: Annotated[str, typer.Option(help="For lists, such as the name of the device.")] = "",
+    host: Annotated[
+        str | None, typer.Option("--host", help="At an authority: it verifies at this host alone, and no other one holds it.")
+    ] = None,
 ) -> None:
     """Give a user a new second factor; unknown users are added. It counts after `mfactl confirm`, unless --no-confirm."""
     from mfa_runtime.administration.enrolment import Parameters, begin, provision_active
+    from mfa_runtime.administration.hosts import find_host
     from mfa_runtime.administration.users import find_or_add_user, invite_again
     from mfactl.session import open_session
 
@@ -44,14 +48,15 @@ def enrol(
         )
         canonical = session.name(name)
         with session.changing() as (connection, act):
+            host_id = 0 if host is None else find_host(connection, host).id
             user = find_or_add_user(connection, act, canonical)
             if user.state is EnrolmentState.REVOKED:
                 user = invite_again(connection, act, user)
             if no_confirm:
-                begun, key = provision_active(connection, act, user, parameters)
+                begun, key = provision_active(connection, act, user, parameters, host_id=host_id)
                 recovery_key: str | None = key.reveal().decode("ascii")
             else:
-                begun, recovery_key = begin(connection, act, user, parameters), None
+                begun, recovery_key = begin(connection, act, user, parameters, host_id=host_id), None
     uri, secret = begun.uri.reveal().decode("ascii"), begun.secret_base32.reveal().decode("ascii")
     if json:
         answer: dict[str, object] = {

@@ -2,33 +2,61 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import time
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from mfa_core.errors import Conflict
 from mfactl.options import Json
 from mfactl.output import say, say_json
-from mfactl.session import SYSTEM_CONFIG, actor, credentials_directory, options_of, read_configuration, skeleton_for
+from mfactl.session import (
+    SYSTEM_CONFIG,
+    actor,
+    configuration_name,
+    credentials_directory,
+    options_of,
+    read_configuration,
+    skeleton_for,
+)
 
 
-def init(context: typer.Context, json: Json = False) -> None:
+class RoleWord(enum.StrEnum):
+    """Of :class:`mfa_runtime.config.sections.Role`."""
+
+    STANDALONE = "standalone"
+    AUTHORITY = "authority"
+    AGENT = "agent"
+
+
+def init(
+    context: typer.Context,
+    role: Annotated[RoleWord | None, typer.Option(help="For a new configuration: what this installation is.")] = None,
+    json: Json = False,
+) -> None:
     """Make configuration, key and store where they are missing; bring an older store up to date."""
-    done = {"config": _ensure_configuration(context)}
+    done = {"config": _ensure_configuration(context, role or RoleWord.STANDALONE)}
     config = read_configuration(context)
+    if role is not None and config.role.value != role.value:
+        raise Conflict(
+            f"{configuration_name(context)} says role: {config.role}, and --role says {role}",
+            cure="change `role` in the file (config/authority.yaml and config/agent.yaml show the keys), then run this again",
+        )
     from mfa_core.errors import ConfigurationError
+    from mfa_runtime.config.sections import Role
     from mfa_runtime.key_file import KeyEncryptionKeys, load_key_source, new_key, write_key_file
     from mfa_runtime.store.creation import Created, ensure_store
-    from mfa_runtime.store.database import STORE_FILE
 
-    store_path = config.state_dir / STORE_FILE
+    place = config.store_place
     if config.key_source.startswith("systemd-creds:") or Path(config.key_source).exists():
         done["key"] = "present"
-    elif store_path.exists():
+    elif place.file is not None and place.file.exists():
         # A new key would open nothing and would hide that the right one is missing.
         raise ConfigurationError(
-            f"{config.key_source}: there is no key file, but there is a store that needs one ({store_path})",
+            f"{config.key_source}: there is no key file, but there is a store that needs one ({place})",
             cure="restore the key file from where it was kept; or move the store away to begin anew",
         )
     else:
@@ -43,7 +71,7 @@ def init(context: typer.Context, json: Json = False) -> None:
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with StateLock(config.state_dir).shared():
         now = time.time()
-        store, created = ensure_store(config.state_dir, keks, now=now, random=os.urandom)
+        store, created = ensure_store(place, keks, now=now, random=os.urandom)
         done["store"] = created.value
         from mfa_runtime.administration.act import Act
         from mfa_runtime.store.key_table import load_keyring
@@ -51,20 +79,30 @@ def init(context: typer.Context, json: Json = False) -> None:
         with store.writing() as connection:
             keyring = load_keyring(connection, keks, random=os.urandom)
             if created is Created.NEW:
-                Act(actor(), now, os.urandom, keyring).record(connection, "store.create", str(store_path))
+                Act(actor(), now, os.urandom, keyring).record(connection, "store.create", str(place))
+        if config.role is Role.AUTHORITY:
+            from authority.own_keys import ensure_authority
+
+            new = ensure_authority(store, Act(actor(), now, os.urandom, keyring))
+            done["authority"] = "new" if new else "present"
         store.close()
-        belong_like(store_path, config.state_dir.stat())
+        if place.file is not None:
+            belong_like(place.file, config.state_dir.stat())
     if json:
         say_json(done | {"state_dir": str(config.state_dir), "key_source": config.key_source})
         return
     say(f"configuration  {done['config']}")
     say(f"key            {config.key_source} ({done['key']})")
-    say(f"store          {store_path} ({done['store']})")
+    say(f"store          {place} ({done['store']})")
+    if "authority" in done:
+        say(f"authority      CA and signing key ({done['authority']})")
     if done["key"] == "new":
         say("Copy the key file to a safe place apart from backups: without it the store cannot be read.")
+    if config.role is Role.AGENT:
+        say("Next: mfactl agent join https://NAME:PORT, with the token that `mfactl agent token` prints at the authority")
 
 
-def _ensure_configuration(context: typer.Context) -> str:
+def _ensure_configuration(context: typer.Context, role: RoleWord) -> str:
     wanted = options_of(context).config
     if wanted is None and SYSTEM_CONFIG.exists():
         return f"{SYSTEM_CONFIG} (present)"
@@ -76,7 +114,7 @@ def _ensure_configuration(context: typer.Context) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as out:
-            out.write(skeleton_for(path))
+            out.write(skeleton_for(path, role))
     except FileExistsError:
         return f"{path} (present)"
     except OSError as err:

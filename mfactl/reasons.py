@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mfa_core.audit import By
 from mfa_core.model import Door
 from mfa_core.verdict import Exemption, Reason, Unready
 from mfactl.output import moment, printable
@@ -68,6 +69,43 @@ REFUSALS: Mapping[str, Advice] = {
     ),
     _R.CANCELLED: Advice("the person or the program gave up"),
     _R.CHALLENGE_EXPIRED: Advice("the answer came too late", "try again"),
+    _R.NOT_ENTITLED: Advice(
+        "none of this user's groups may log in on hosts of this group; no code was looked at, and nothing counted",
+        "at the authority: `mfactl user group NAME add GROUP`, or `mfactl agent entitle HOSTGROUP GROUP`",
+    ),
+    _R.NEEDS_AUTHORITY: Advice(
+        "no authority could be reached, and nothing on this host checks such a code: HOTP, codes of letters, a credential whose"
+        " secret is not here",
+        "try again when the authority is back (`mfactl agent status`); for outages give the user a time-based credential",
+    ),
+    _R.NEVER_SYNCED: Advice(
+        "no authority could be reached, and this host has never had an answer from one",
+        "`mfactl doctor` says what is in the way",
+    ),
+    _R.HOST_REVOKED: Advice(
+        "the authority has revoked or quarantined this host",
+        "at the authority `mfactl agent release HOST`, or join again with a new token",
+    ),
+    _R.CLOCK_ROLLBACK: Advice(
+        "no authority could be reached, and this host's clock shows a time that has passed already",
+        "put the clock right: `timedatectl set-ntp true`",
+    ),
+    _R.CLOCK_JUMPED: Advice(
+        "no authority could be reached, and this host's clock was set by more than 90 s since it last was",
+        "put the clock back, or wait until the authority answers: it then knows the time again",
+    ),
+    _R.CACHE_EXPIRED: Advice(
+        "no authority could be reached for longer than this host may decide alone",
+        "mend the way to the authority (`mfactl doctor`); the time is --max-offline of the host group",
+    ),
+    _R.NOT_OFFLINE: Advice(
+        "no authority could be reached, and this service lets nobody in without one",
+        "mend the way to the authority; the list is --services of `mfactl agent group set`",
+    ),
+    _R.TOO_EARLY: Advice(
+        "no authority could be reached, but not for as long yet as must be before this host decides alone",
+        "try again in a while; the time is --offline-after of the host group",
+    ),
 }
 
 UNREADY: Mapping[str, Advice] = {
@@ -111,6 +149,17 @@ _OUTCOMES = {
 
 
 DEEDS: Mapping[str, str] = {
+    "agent.answer_refused": "({}) refused an answer that is not its authority's, or not for it",
+    "agent.full_sync": "({}) fetched everything anew from its authority",
+    "agent.join": "made {} an agent",
+    "agent.journal_fork": "({}) began a new journal: the authority has another one than this host",
+    "agent.quarantined": "({}) heard from its authority that it is in quarantine",
+    "agent.renew": "({}) got a new certificate",
+    "agent.revoked": "({}) heard from its authority that it is revoked, and wiped what it held",
+    "agent.rules_refused": "({}) could not read its authority's rules, and keeps the previous ones",
+    "agent.sync_not_stored": "({}) could not store what its authority sent, and keeps what it had",
+    "alarm.acknowledge": "acknowledged the alarm {}",
+    "authority.create": "made the keys of an authority ({})",
     "backup.make": "made the backup {}",
     "bypass.issue": "issued a bypass code to {}",
     "bypass.revoke": "revoked the bypass code of {}",
@@ -122,17 +171,34 @@ DEEDS: Mapping[str, str] = {
     "enrolment.confirm": "confirmed the new factor of {}",
     "enrolment.expire": "removed an enrolment of {} that nobody confirmed in time",
     "enrolment.provision": "gave {} a factor that is active without a confirmation",
+    "host.forget": "removed the revoked host {}",
+    "host.join": "let the host {} join",
+    "host.new_journal": "saw that the host {} began a new journal",
+    "host.quarantine": "put the host {} into quarantine",
+    "host.release": "released the host {} from quarantine",
+    "host.renew": "gave the host {} a new certificate",
+    "host.revoke": "revoked the host {}",
+    "host_group.add": "made the host group {}",
+    "host_group.entitle": "let users log in on the hosts of {}",
+    "host_group.remove": "removed the host group {}",
+    "host_group.set": "changed what the hosts of {} may hold and decide alone",
+    "host_group.withdraw": "let users no longer log in on the hosts of {}",
     "import.batch": "imported rows of {}",
     "import.done": "finished the import of {}",
+    "join_token.cancel": "took a join token back for {}",
+    "join_token.issue": "issued a join token for {}",
     "key.data.add": "added the data key {}",
     "key.data.done": "sealed every secret anew under the data key {}",
     "key.rotate": "changed the key-encryption key to {}",
     "recovery.new": "made new recovery codes for {}",
     "recovery.replace_key": "replaced the recovery key of {}, which had been used",
+    "replay.suspected": "found that one code was accepted in two places, at last on the host {}",
     "store.create": "made the store {}",
     "store.restore": "restored the store {} from a backup",
     "user.add": "added the user {}",
     "user.exempt": "exempted {} from the second factor",
+    "user.group.add": "put {} into groups",
+    "user.group.remove": "took {} out of groups",
     "user.inherit": "put {} under the policy again",
     "user.invite": "let {} enrol anew",
     "user.lock": "locked {}",
@@ -143,7 +209,7 @@ DEEDS: Mapping[str, str] = {
     "user.unlock": "unlocked {}",
 }
 """What was done, by the action in the log; the braces stand for the subject."""
-_MOMENTS = frozenset({"grace_until", "not_after"})
+_MOMENTS = frozenset({"grace_until", "lease_until", "not_after", "until"})
 
 
 def _deed(body: Mapping[str, Any]) -> str:
@@ -162,6 +228,13 @@ def advice(body: Mapping[str, Any]) -> Advice:
     """What an event of the log means."""
     if body.get("event") == "admin":
         return Advice(_deed(body))
+    told = _of_attempt(body)
+    if body.get("by") == By.HOST:
+        return Advice(f"no authority answered, this host decided alone: {told.meaning}", told.cure)
+    return told
+
+
+def _of_attempt(body: Mapping[str, Any]) -> Advice:
     reason, outcome = str(body.get("reason", "")), str(body.get("outcome", ""))
     if body.get("door") == Door.LDAP and reason in _OF_NOBODY and "=" in str(body.get("user", "")):
         return _NOBODYS_DN

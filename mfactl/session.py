@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,42 +27,82 @@ if TYPE_CHECKING:
     from mfa_runtime.administration.act import Act
     from mfa_runtime.config import Config
     from mfa_runtime.sealing import Keyring
+    from mfa_runtime.store.agent_state import AgentState
     from mfa_runtime.store.database import Store
 
 SYSTEM_CONFIG = Path("/etc/mfad/mfad.yaml")
 CONFIG_VARIABLE = "MFAD_CONFIG"
 _BUILT_IN = "the built-in configuration"
-SKELETON = """\
+_HEADS = {
+    Path(): """\
 # mfad. Relative paths start at the folder of this file; config/mfad.yaml of the distribution explains every key.
-role: standalone
+""",
+    SYSTEM_CONFIG: """\
+# mfad. config/mfad.yaml of the distribution explains every key.
+""",
+}
+_PLACES = {
+    Path(): """\
 state_dir: ./var/state          # store, journal, cache
 key_file: ./var/kek             # key-encryption key, 0400: keep a copy of it apart from backups
+""",
+    SYSTEM_CONFIG: """\
+state_dir: /var/lib/mfad        # store and journal
+key_file: /etc/mfad/kek         # key-encryption key, 0400: keep a copy of it apart from backups
+""",
+}
+_DOORS = {
+    Path(): """\
 doors:
   pam:
     socket_dir: ./var/run       # priv.sock, user.sock
-  # radius:                     # VPN gateways, switches, Wi-Fi: docs/radius.md; every key: config/radius.yaml
-  # ldap:                       # applications that bind to a directory: docs/ldap.md; every key: config/ldap.yaml
-policy: []                      # first match wins; the default requires TOTP of everyone
-"""
-"""What `mfactl init` writes, and what holds without any configuration file: all lies under the present directory."""
-SYSTEM_SKELETON = """\
-# mfad. config/mfad.yaml of the distribution explains every key.
-role: standalone
-state_dir: /var/lib/mfad        # store and journal
-key_file: /etc/mfad/kek         # key-encryption key, 0400: keep a copy of it apart from backups
+""",
+    SYSTEM_CONFIG: """\
 doors:
   pam:
     socket_dir: /run/mfad       # priv.sock, user.sock; where pam_mfa.so looks
+""",
+}
+_MORE_DOORS = """\
   # radius:                     # VPN gateways, switches, Wi-Fi: docs/radius.md; every key: config/radius.yaml
   # ldap:                       # applications that bind to a directory: docs/ldap.md; every key: config/ldap.yaml
+"""
+_POLICY = """\
 policy: []                      # first match wins; the default requires TOTP of everyone
 """
+_AUTHORITY = """\
+authority:                      # every key: config/authority.yaml; what comes next: docs/offline.md
+  listen: ["0.0.0.0:18443"]
+  certificate_names: [{names}]
+"""
+_AGENT = """\
+agent: {}                       # every key: config/agent.yaml; users and rules are the authority's
+"""
+
+
+def _skeleton(place: Path, role: str = "standalone", names: str = "localhost") -> str:
+    head = f"{_HEADS[place]}role: {role}\n{_PLACES[place]}"
+    if role == "authority":
+        return head + _AUTHORITY.format(names=names) + _POLICY
+    if role == "agent":
+        return head + _AGENT + _DOORS[place] + _MORE_DOORS
+    return head + _DOORS[place] + _MORE_DOORS + _POLICY
+
+
+SKELETON = _skeleton(Path())
+"""What `mfactl init` writes, and what holds without any configuration file: all lies under the present directory."""
+SYSTEM_SKELETON = _skeleton(SYSTEM_CONFIG)
 """What `mfactl init` writes as /etc/mfad/mfad.yaml: where the module and the systemd unit look."""
 
 
-def skeleton_for(path: Path) -> str:
-    """The first configuration for this place."""
-    return SYSTEM_SKELETON if path.absolute() == SYSTEM_CONFIG else SKELETON
+def skeleton_for(path: Path, role: str = "standalone") -> str:
+    """The first configuration for this place: of a role that hosts see by this machine's name."""
+    known = socket.gethostname().lower()
+    names = ", ".join(dict.fromkeys((known, "localhost"))) if _IS_NAME(known) else "localhost"
+    return _skeleton(SYSTEM_CONFIG if path.absolute() == SYSTEM_CONFIG else Path(), role, names)
+
+
+_IS_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,252})").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +164,58 @@ class Session:
         return normalise(presented, self.config.identity)
 
     def act(self) -> Act:
-        """What the administrator does now, for the audit log."""
-        from mfa_runtime.administration.act import Act
+        """What the administrator does now, for the audit log: on an agent, that is the journal of this epoch."""
+        from mfa_runtime.administration.act import LOCAL_NODE, Act
+        from mfa_runtime.config.sections import Role
 
-        return Act(self.actor, self.clock(), os.urandom, self.keyring)
+        node = LOCAL_NODE
+        if self.config.role is Role.AGENT:
+            from mfa_runtime.agent.journal import node_of
+
+            state = self.agent_state()
+            node = LOCAL_NODE if state is None else node_of(state.journal_epoch)
+        return Act(self.actor, self.clock(), os.urandom, self.keyring, node)
+
+    def agent_state(self) -> AgentState | None:
+        """What the authority has told this host; None where it has joined none."""
+        from mfa_runtime.store import agent_state
+
+        with self.reading() as connection:
+            return agent_state.load(connection)
+
+    def refuse_on_agent(self) -> None:
+        """Users, credentials and rules of an agent are its authority's. Raises: Conflict, on an agent."""
+        from mfa_core.errors import Conflict
+        from mfa_runtime.config.sections import Role
+
+        if self.config.role is not Role.AGENT:
+            return
+        state = self.agent_state()
+        urls = self.config.agent.authorities or (() if state is None else state.authorities)
+        raise Conflict(
+            "this host is an agent: users, credentials and rules are "
+            + (f"administered at {' or '.join(urls)}" if urls else "the authority's, and it has joined none yet"),
+            cure="run this command there" if urls else "`mfactl agent join https://HOST:PORT`, with a token from there",
+        )
+
+    def only_on_authority(self) -> None:
+        """Hosts are administered where they ask. Raises: Conflict, elsewhere."""
+        from mfa_core.errors import Conflict
+        from mfa_runtime.config.sections import Role
+
+        self.refuse_on_agent()
+        if self.config.role is not Role.AUTHORITY:
+            raise Conflict(
+                "this is no authority (role: standalone), it has no hosts",
+                cure="set `role: authority` in the configuration and run `mfactl init`; config/authority.yaml shows the keys",
+            )
 
     @contextmanager
     def changing(self) -> Iterator[tuple[Connection, Act]]:
-        """One transaction of changes, with who makes them."""
+        """One transaction of changes, with who makes them. Raises: Conflict, on an agent."""
         from mfa_runtime.audit_sinks import STDERR, open_sink
+
+        self.refuse_on_agent()
 
         act = self.act()
         with self.store.writing() as connection:
