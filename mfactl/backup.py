@@ -68,6 +68,7 @@ def restore(context: typer.Context, file: File, json: Json = False) -> None:
                 "without_recovery_codes": list(report.without_codes),
                 "without_factor": list(report.without_factor),
                 "bypass_codes_revoked": report.bypass_revoked,
+                "hosts_in_quarantine": list(report.quarantined),
                 "replaced_store": None if report.kept is None else str(report.kept),
             }
         )
@@ -78,6 +79,7 @@ def restore(context: typer.Context, file: File, json: Json = False) -> None:
     _users("Counter tokens to bring back with `mfactl cred resync ID`", report.suspended)
     _users("Users without recovery codes (`mfactl recovery new NAME`)", report.without_codes)
     _users("Users whose factor is newer than the backup (`mfactl enrol NAME`)", report.without_factor)
+    _users("Hosts in quarantine (`mfactl agent release HOST`)", report.quarantined)
     if report.bypass_revoked:
         say(f"{report.bypass_revoked} bypass codes are revoked.")
     if report.kept is not None:

@@ -11,6 +11,9 @@ What the backup cannot know is taken from the present store, when that can be re
 * credentials that were revoked or suspended, and locks, stay; failures and waiting times are those of the present store.
 * passwords of our own: those of the present store. Without one those of the backup hold, as nobody could log in otherwise;
   whoever knows an old one still needs a code that counts from now on.
+* hosts, their groups, their scopes and who is in which group: those of the present store. Without one every host is in
+  quarantine until an administrator releases it, as nobody knows which were revoked; all of them fetch everything anew.
+* an agent: its lease is over, so that it verifies nothing alone before it has heard from its authority.
 * users: of two requirements and deadlines of grace the stricter one; who has enrolled since is revoked, not "not enrolled".
 """
 
@@ -25,6 +28,7 @@ from mfa_core.errors import MfaError, StoreCorrupt
 from mfa_core.model import CredentialState, FactorKind
 from mfa_core.oath import DEFAULT_WINDOW, MAX_DRIFT, step_at
 from mfa_runtime.administration.act import Act
+from mfa_runtime.administration.restored_hosts import settle_hosts
 from mfa_runtime.administration.restored_rows import (
     Circumstances,
     attach,
@@ -55,7 +59,7 @@ class RestoreReport:
 
     ``present_known``: the replaced store was read, and was the same one. ``suspended`` are users with a counter-based token
     that must be resynchronised; ``without_codes`` are users whose recovery codes are all used up or revoked; ``without_factor``
-    are users whose only factors are newer than the backup.
+    are users whose only factors are newer than the backup. ``quarantined`` are hosts that were active in the backup.
     """
 
     generation: int
@@ -67,6 +71,7 @@ class RestoreReport:
     without_factor: tuple[str, ...]
     bypass_revoked: int
     kept: Path | None
+    quarantined: tuple[str, ...] = ()
 
 
 def restore(
@@ -151,6 +156,7 @@ def _write(
             attach(connection, present)
         bypasses = make_strict(connection, at)
         generation = next_generation(connection, at)
+        quarantined = settle_hosts(connection, ring, at)
         report = RestoreReport(
             generation=generation,
             present_known=present is not None,
@@ -161,6 +167,7 @@ def _write(
             without_factor=without_factor(connection) if present is not None else (),
             bypass_revoked=bypasses,
             kept=None,
+            quarantined=quarantined,
         )
         Act(actor, now, random, ring).record(
             connection,
@@ -171,6 +178,7 @@ def _write(
             suspended=len(report.suspended),
             without_codes=len(report.without_codes),
             without_factor=len(report.without_factor),
+            quarantined=len(report.quarantined),
         )
     return report
 

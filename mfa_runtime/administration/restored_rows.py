@@ -6,6 +6,7 @@ known, the strict answer is taken. Why each rule is so stands in :mod:`.restore`
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,18 @@ REVOKED_BY_RESTORE = "revoked by restore"
 _PRESENT = MetaData(schema="present")
 
 
-def _present(table: Table) -> FromClause:
+@functools.cache
+def present_table(table: Table) -> FromClause:
+    """A table of the store that is replaced, where that is attached."""
     # An alias, because SQL and SQLAlchemy tell two tables of one name apart by nothing else in a correlated query.
     return Table(table.name, _PRESENT, *(Column(column.name, column.type) for column in table.columns)).alias(
         f"was_{table.name}"
     )
 
 
-_p_users, _p_credentials, _p_codes = _present(users), _present(credentials), _present(one_time_codes)
-_p_passwords = _present(passwords)
-_p_throttle, _p_counters, _p_meta, _p_head = _present(throttle), _present(counters), _present(meta), _present(audit_head)
+_p_users, _p_credentials, _p_codes = present_table(users), present_table(credentials), present_table(one_time_codes)
+_p_passwords, _p_throttle = present_table(passwords), present_table(throttle)
+_p_counters, _p_meta, _p_head = present_table(counters), present_table(meta), present_table(audit_head)
 
 
 @dataclass(frozen=True, slots=True)
