@@ -1,4 +1,4 @@
-"""Do the measurements of authority and agents say what they have seen? Their figures from made-up runs, and forms of requests."""
+"""Do the measurements of authority and agents say what they have seen? Made-up runs, and requests as the protocol has them."""
 
 from __future__ import annotations
 
