@@ -398,11 +398,16 @@ class Verification:
         name = _canonical(referral.name, rules)
         return self._decision(rules, referral.attempt, name, referral.groups, referral.host_groups).action
 
+    def action_for(self, referral: Referral) -> Action:
+        """What the policy does with such an attempt: where it denies or exempts, nobody has to be entitled."""
+        name = _canonical(referral.name, self._rules)
+        return self._decision(self._rules, referral.attempt, name, referral.groups, referral.host_groups).action
+
     def _tell_referred(
         self, attempt: Attempt, told: Callable[[Ruling | BaseException], None], result: Ruling | BaseException
     ) -> None:
         if isinstance(result, BaseException):
-            self._unavailable(attempt, result)
+            self._unavailable(attempt, result)  # for the log
         told(result)
 
     async def _prove_referred(self, entry: Entry, passcode: Passcode, tell: _Tell) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from mfa_core import texts
-from mfa_core.audit import Outcome
+from mfa_core import codebook, texts
+from mfa_core.audit import By, Outcome
 from mfa_core.model import (
     Attempt,
     Credential,
@@ -20,6 +20,7 @@ from mfa_core.model import (
     FirstFactor,
     Grammar,
     Interaction,
+    Material,
     Requirement,
     SplitMode,
     User,
@@ -215,6 +216,12 @@ _PROOF = {
     FactorKind.BYPASS: Proof(FactorKind.BYPASS, 23, ProofState.USABLE),
 }
 
+HOST_REASONS = (
+    Reason.NEVER_SYNCED, Reason.HOST_REVOKED, Reason.CLOCK_ROLLBACK, Reason.CLOCK_JUMPED, Reason.CACHE_EXPIRED,
+    Reason.NOT_OFFLINE, Reason.TOO_EARLY,
+)  # fmt: skip
+"""Why a host may not decide alone."""
+
 REASONS: dict[Reason, Judgement] = {
     Reason.MISMATCH: decide(WRONG),
     Reason.REPLAYED: decide(code(), credentials=(replace(TOTP, last_step=STEP),)),
@@ -254,10 +261,15 @@ REASONS: dict[Reason, Judgement] = {
         password=Password.BAD,
         reading=read("secret", code()),
     ),
+    Reason.NEEDS_AUTHORITY: decide(RECOVERY, partial=True),
+    **{reason: decide(code(), partial=True, refusal=reason) for reason in HOST_REASONS},
 }
-"""How each reason comes about. The enrolment dialogue gives the two that are not here."""
+"""How each reason comes about. The enrolment dialogue gives the two that are not here; who is entitled, an authority says."""
 
-_SAID = {Reason.REPLAYED, Reason.THROTTLED, Reason.LOCKED, Reason.SOURCE_THROTTLED, Reason.ENROLMENT_OFFERED}
+_SAID = {
+    Reason.REPLAYED, Reason.THROTTLED, Reason.LOCKED, Reason.SOURCE_THROTTLED, Reason.ENROLMENT_OFFERED,
+    Reason.NEEDS_AUTHORITY, *HOST_REASONS,
+}  # fmt: skip
 """What a prompt may say, or a proved first factor; every other refusal is one sentence."""
 
 _EVALUATED = {
@@ -269,7 +281,7 @@ _EVALUATED = {
 
 def test_every_reason_is_told_how_it_comes_about() -> None:
     """A reason that nothing gives is a lie in the documentation."""
-    assert REASONS.keys() | {Reason.CANCELLED, Reason.CHALLENGE_EXPIRED} == set(Reason)
+    assert REASONS.keys() | {Reason.CANCELLED, Reason.CHALLENGE_EXPIRED, Reason.NOT_ENTITLED} == set(Reason)
 
 
 @pytest.mark.parametrize(("expected", "judgement"), REASONS.items(), ids=list(REASONS))
@@ -1217,3 +1229,163 @@ def test_a_veiled_code_is_found_among_the_candidates() -> None:
     assert judgement.credential.last_step == STEP
     assert reason(wrong) is Reason.MISMATCH
     assert wrong.throttle.account.failures == 1
+
+
+# A host that decides alone, and one that asks
+
+BOOK = codebook.as_book(TOTP, STEP - 1, Secret(codebook.pack(TOTP, STEP - 1, 100)))
+NOTHING_HERE = replace(TOTP, secret=Secret(b""), material=Material.NONE)
+HELD_HOTP = replace(NOTHING_HERE, id=9, kind=FactorKind.HOTP, period_s=0)
+PROVED: dict[str, object] = {"first_factor": FirstFactor.DONE}
+
+
+@pytest.mark.parametrize("credential", [TOTP, BOOK], ids=["seed", "codebook"])
+def test_alone_a_code_is_accepted_once_and_the_event_says_who_decided(credential: Credential) -> None:
+    """core-3.7: the same watermark as ever."""
+    judgement = decide(code(), credentials=(credential,), partial=True)
+
+    assert isinstance(judgement.verdict, Accepted)
+    assert judgement.event.by == By.HOST
+    assert judgement.credential is not None
+    assert judgement.credential.material is credential.material
+    assert judgement.credential.first_step == credential.first_step
+    assert reason(decide(code(), credentials=(judgement.credential,), partial=True)) is Reason.REPLAYED
+
+
+@pytest.mark.parametrize("refusal", HOST_REASONS)
+def test_a_host_that_may_not_looks_at_nothing(refusal: Reason) -> None:
+    """Right, wrong, spent or letters, known or not: one answer, nothing charged, nothing spent."""
+    known: list[dict[str, object]] = [{}, {"user": None, "credentials": ()}, {"credentials": (NOTHING_HERE,)}]
+    for who, typed in itertools.product(known, (code(), WRONG, RECOVERY, "junk text")):
+        judgement = decide(typed, partial=True, refusal=refusal, **who)
+
+        assert reason(judgement) is refusal
+        assert isinstance(judgement.verdict, Rejected)
+        assert judgement.verdict.reason is refusal
+        assert "network" in judgement.verdict.public_text or refusal is Reason.HOST_REVOKED
+        assert (judgement.throttle, judgement.credential) == (Throttle(), None)
+
+
+@pytest.mark.parametrize("refusal", HOST_REASONS)
+def test_what_the_authority_said_of_a_user_ends_with_the_lease(refusal: Reason) -> None:
+    """Exempt by name, in grace, not enrolled, remembered: none of it outlives what it came with; a rule of the policy does."""
+    told: list[dict[str, object]] = [
+        {"user": replace(ALICE, requirement=Requirement.EXEMPT)},
+        {"user": replace(ALICE, state=EnrolmentState.INVITED, grace_until=NOW + DAY), "credentials": ()},
+        {
+            "user": replace(ALICE, state=EnrolmentState.NONE),
+            "credentials": (),
+            "decision": Decision("r1", enforce=Enforce.ENROLLED_ONLY),
+        },
+        {"decision": Decision("r1", trust_window_s=7_200), "throttle": Throttle(lane=KNOWN)},
+    ]
+    for fields, typed in itertools.product(told, (None, code())):
+        assert isinstance(decide(typed, partial=True, **fields).verdict, Exempt)
+        assert reason(decide(typed, partial=True, refusal=refusal, **fields)) is refusal
+
+    for typed in (None, code()):
+        exempt = decide(typed, partial=True, refusal=refusal, decision=Decision("r1", Action.EXEMPT))
+        assert isinstance(exempt.verdict, Exempt) is (refusal is not Reason.HOST_REVOKED)
+
+
+def test_alone_a_name_that_was_not_told_of_is_never_let_through() -> None:
+    """It may be an enrolled user's whom this host has not heard of yet. The question is the same as anybody's."""
+    decision = Decision("r1", enforce=Enforce.ENROLLED_ONLY, grace_s=86_400)
+    nobody: dict[str, object] = {"user": None, "credentials": (), "decision": decision}
+
+    assert isinstance(decide(**nobody).verdict, Exempt)
+    assert isinstance(decide(partial=True, **nobody).verdict, Challenge)
+    assert reason(decide(code(), partial=True, **nobody)) is Reason.UNKNOWN_USER
+    assert isinstance(decide(partial=True, **(nobody | {"decision": Decision("r1", Action.EXEMPT)})).verdict, Exempt)
+
+
+@pytest.mark.parametrize("typed", [RECOVERY, KEY, BYPASS])
+def test_letters_alone_need_the_network_and_are_no_guess(typed: str) -> None:
+    """The text offers what works, and is the same for everybody; it is never charged."""
+    for who in ({}, {"user": None, "credentials": ()}, {"user": replace(ALICE, locked=True)}):
+        judgement = decide(typed, partial=True, **who)
+
+        assert judgement.verdict == Rejected("e1", Reason.NEEDS_AUTHORITY, texts.RECOVERY_NEEDS_NETWORK)
+        assert judgement.throttle == Throttle()
+
+
+@pytest.mark.parametrize("held", [NOTHING_HERE, HELD_HOTP], ids=["totp", "hotp"])
+def test_a_token_that_is_not_here_is_told_to_its_owner_and_to_nobody_else(held: Credential) -> None:
+    """Who has proved the first factor hears why and is not charged; a stranger hears and waits as with any wrong code, and the
+    authority does not add that up."""
+    owner = decide(code(), credentials=(held,), partial=True, how=PROVED)
+    stranger = decide(code(), credentials=(held,), partial=True)
+    unknown = decide(WRONG, user=None, credentials=(), partial=True)
+
+    assert owner.verdict == Rejected("e1", Reason.NEEDS_AUTHORITY, texts.HELD_ELSEWHERE)
+    assert owner.throttle == Throttle()
+    assert reason(stranger) is Reason.NEEDS_AUTHORITY
+    assert stranger.verdict == unknown.verdict
+    assert stranger.throttle == unknown.throttle
+    assert (stranger.event.failures, unknown.event.failures) == (0, 1)
+
+
+def test_a_guess_beside_a_code_of_letters_is_charged() -> None:
+    """Two readings of one text: that one of them needs the network makes the other no free guess."""
+    both = (read("", WRONG), Split(Secret(b""), read_passcode(BYPASS.encode())))
+    for found in (both, both[::-1]):
+        judgement = decide(WRONG, partial=True, found=found)
+
+        assert reason(judgement) is Reason.MISMATCH
+        assert judgement.throttle.account.consecutive == 1
+
+
+def test_with_one_usable_credential_a_wrong_code_is_a_wrong_code() -> None:
+    """And a right one lets in, whatever else the user has."""
+    both = (HELD_HOTP, TOTP)
+
+    assert reason(decide(WRONG, credentials=both, partial=True)) is Reason.MISMATCH
+    assert isinstance(decide(code(), credentials=both, partial=True).verdict, Accepted)
+
+
+def test_a_credential_of_another_host_does_not_answer() -> None:
+    """Enrolled for one host: good there, and as if it were not there everywhere else."""
+    theirs = replace(TOTP, host_id=5)
+
+    assert isinstance(decide(code(), credentials=(theirs,), host_id=5).verdict, Accepted)
+    for host_id in (0, 6):
+        assert reason(decide(code(), credentials=(theirs,), host_id=host_id)) is Reason.NOT_ENROLLED
+        assert isinstance(decide(code(), credentials=(theirs, replace(TOTP, id=8)), host_id=host_id).verdict, Accepted)
+
+
+def test_what_another_host_has_read_is_judged_as_it_read_it() -> None:
+    """The text stayed there: what was typed here is not looked at, and the place of the good reading is told."""
+    found = (read("secret", WRONG), read("secre", code()))
+
+    judgement = decide("whatever", found=found, host_id=3, host="web1")
+
+    assert isinstance(judgement.verdict, Accepted)
+    assert judgement.reading == 1
+    assert judgement.event.host == "web1"
+    assert reason(decide(code(), found=())) is Reason.NO_CODE
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_wrong_password_that_may_hide_a_code_is_charged_to_the_account(hidden: bool) -> None:
+    """Only the host that read the text knows; the event says it too."""
+    judgement = decide(
+        "x", how={"first_factor": FirstFactor.OURS}, password=Password.BAD, found=(whole(b""),), hidden=hidden
+    )
+
+    assert reason(judgement) is Reason.FIRST_FACTOR_FAILED
+    assert judgement.throttle.account.consecutive == judgement.event.failures == int(hidden)
+    assert judgement.throttle.source.failures == 1
+
+
+def test_alone_the_lock_has_another_text() -> None:
+    """No recovery code helps there."""
+    verdict = decide(code(), throttle=_HARD, partial=True).verdict
+
+    assert isinstance(verdict, Rejected)
+    assert verdict.public_text == texts.LOCKED_OFFLINE
+
+
+def test_offline_logins_are_told_in_words() -> None:
+    """One or several, since when."""
+    assert texts.offline_notice(1, NOW) == "1 offline login since 2023-11-14 22:14 UTC."
+    assert texts.offline_notice(2, NOW) == "2 offline logins since 2023-11-14 22:14 UTC."
