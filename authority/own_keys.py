@@ -1,7 +1,7 @@
 """What is this authority known by? Its id, the key that signs for hosts, and the key that signs what hosts are told.
 
-Room rule: the only file of this package that reads or writes ``key_pairs``. All authorities of one store have the same keys: each
-host that has joined one of them knows all of them.
+Room rule: the only file of this package that reads or writes ``key_pairs``. All authorities of one store have the same keys:
+each host that has joined one of them knows all of them.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ class Waiting:
         self._ends: list[tuple[float, int, Wait]] = []
         self._numbers = itertools.count()
         self._recent: deque[tuple[int, str]] = deque()
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._of_host)
@@ -60,6 +61,9 @@ class Waiting:
             self.end(before)
             before.tell(False)
         wait = Wait(host_id, topics, asyncio.get_running_loop().create_future())
+        if self._closed:
+            wait.tell(False)
+            return wait
         self._of_host[host_id] = wait
         for topic in topics:
             self._by_topic.setdefault(topic, set()).add(wait)
@@ -81,29 +85,32 @@ class Waiting:
                 if not waits:
                     del self._by_topic[topic]
 
-    def heard(self, seq: int, changes: Iterable[tuple[int, str]]) -> int:
-        """The store has come to ``seq`` by these changes (number, topic). Returns how many were woken."""
+    def heard(self, seq: int, changes: Iterable[tuple[int, str]]) -> list[Wait]:
+        """The store has come to ``seq`` by these changes (number, topic). Returns whom they concern, for the caller to tell."""
         self.seq = seq
-        woken = 0
+        found: dict[Wait, None] = {}
         for number, topic in changes:
             if len(self._recent) >= REMEMBERED:
                 self._reaches_back_to = self._recent.popleft()[0]
             self._recent.append((number, topic))
-            for wait in self._by_topic.get(topic, ()):
-                woken += not wait.woken.done()
-                wait.tell(True)
-        return woken
+            found.update(dict.fromkeys(self._by_topic.get(topic, ())))
+        return [wait for wait in found if not wait.woken.done()]
 
-    def start_over(self, seq: int) -> None:
-        """Nobody knows what has changed (the first look, or another store): everybody looks for himself."""
+    def start_over(self, seq: int) -> list[Wait]:
+        """Nobody knows what has changed (the first look, or another store): everybody is to look for himself."""
         self.seq = self._reaches_back_to = seq
         self._recent.clear()
-        self.wake_all()
+        return self.everybody()
 
-    def wake_all(self) -> None:
-        """Everybody looks: the rules have changed, or mfad stops."""
-        for wait in list(self._of_host.values()):
-            wait.tell(True)
+    def everybody(self) -> list[Wait]:
+        """All who wait."""
+        return list(self._of_host.values())
+
+    def close(self) -> None:
+        """Nobody waits any more: mfad stops."""
+        self._closed = True
+        for wait in self.everybody():
+            wait.tell(False)
 
     def tick(self, now: float) -> None:
         """Let go of those whose time is over."""

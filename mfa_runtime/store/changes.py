@@ -164,6 +164,18 @@ def latest(connection: Connection, topics: Iterable[str]) -> int:
     return max((int(_LATEST.rows(connection, {"about": topic})[0][0] or 0) for topic in topics), default=0)
 
 
+def topics_since(connection: Connection, after: int, limit: int) -> list[tuple[int, str]]:
+    """The first ``limit`` pairs of a number after ``after`` and a topic of it, in order, however many users each is about."""
+    told = (
+        select(changes.c.seq, changes.c.topic)
+        .where(changes.c.seq > after)
+        .distinct()
+        .order_by(changes.c.seq, changes.c.topic)
+        .limit(limit)
+    )
+    return [(int(seq), str(topic)) for seq, topic in connection.execute(told)]
+
+
 _OLDEST = select(func.min(changes.c.seq))
 
 

@@ -1,0 +1,77 @@
+"""The authority as mfad runs it: its settings out of the configuration, its parts out of ours.
+
+Room rule: mappings. What an authority does stands in :mod:`authority`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+from authority.door import AuthorityDoor
+from authority.settings import AuthoritySettings, TlsFiles
+from mfa_core.errors import ConfigurationError
+from mfa_runtime.config import Config
+from mfa_runtime.config.authority_section import OnReplay
+from mfa_runtime.ledger import Ledger
+from mfa_runtime.store.database import Store
+from mfa_runtime.verification import Verification
+
+MAX_TRUST_OCTETS = 64 * 1024
+
+
+def node_of_authority(config: Config) -> str:
+    """The name of this authority's audit chain: two on one database need two."""
+    return config.authority.name or socket.gethostname().partition(".")[0][:63] or "authority"
+
+
+def build_authority_settings(config: Config) -> AuthoritySettings:
+    """The section in the authority's own terms. Raises: ConfigurationError, when ``trust_file`` cannot be read."""
+    section = config.authority
+    tls = None
+    if section.tls is not None:
+        trust = ""
+        if section.trust_file is not None:
+            try:
+                with section.trust_file.open("rb") as file:
+                    trust = file.read(MAX_TRUST_OCTETS + 1).decode("ascii")
+            except (OSError, UnicodeDecodeError) as err:
+                raise ConfigurationError(
+                    f"authority.trust_file: {section.trust_file} cannot be read: {err}", cure="give a PEM file of CAs"
+                ) from err
+            if len(trust) > MAX_TRUST_OCTETS:
+                raise ConfigurationError(
+                    f"authority.trust_file: {section.trust_file} is larger than {MAX_TRUST_OCTETS} octets",
+                    cure="give the one CA that has signed the certificate",
+                )
+        tls = TlsFiles(section.tls.certificate_file, section.tls.key_file, trust)
+    return AuthoritySettings(
+        listen=section.listen,
+        names=section.certificate_names,
+        tls=tls,
+        rules=config.rules,
+        host_certificate_s=float(section.host_certificate),
+        long_poll_s=float(section.long_poll),
+        suspends=section.on_replay is OnReplay.SUSPEND,
+        hard_cap=config.throttle.hard_cap,
+        max_hosts=section.max_hosts,
+        max_verifications=section.max_verifications,
+    )
+
+
+def build_authority(config: Config, store: Store, ledger: Ledger, gate: Verification) -> AuthorityDoor:
+    """Nothing listens yet. Raises: ConfigurationError, as :func:`build_authority_settings`."""
+    return AuthorityDoor(
+        build_authority_settings(config),
+        store,
+        gate,
+        keyring=lambda: ledger.keyring,
+        reload_keyring=ledger.reload_keys,
+        note=ledger.note,
+        tell=ledger.tell,
+        node=node_of_authority(config),
+        clock=time.time,
+        monotonic=time.monotonic,
+        random=os.urandom,
+    )
