@@ -139,8 +139,7 @@ class AuthorityDoor:
             acts, at_the_door, keys, lambda: _join_settings(self.settings, keys), monotonic=self._monotonic
         )
         verifying = Verifying(
-            at, at_the_door, self._gate, node=self._node, note=self._note, clock=self._clock,
-            capacity=self.settings.max_verifications,
+            at, at_the_door, self._gate, note=self._note, clock=self._clock, capacity=self.settings.max_verifications,
         )  # fmt: skip
 
         async def health(_: Asked) -> Answer:

@@ -34,6 +34,8 @@ from mfa_runtime.store.uses import Clash, Use
 
 AHEAD_STEPS: Final = 12
 """How many steps ahead of the present one a host may have accepted a code: the window, and a telephone's drift."""
+HOST_NODES: Final = "host:"
+"""What the names of all chains of hosts begin with."""
 _EVENT_ID = re.compile(r"[0-9A-Za-z]{1,32}").fullmatch
 _CREDENTIAL = re.compile(r"totp:([1-9][0-9]{0,17})").fullmatch
 _MAX_TIME_S: Final = 1e12
@@ -51,7 +53,7 @@ class JournalSettings:
 
 def node_of(host_id: int, epoch: int) -> str:
     """The name of a host's chain in the audit log."""
-    return f"host:{host_id}:{epoch}"
+    return f"{HOST_NODES}{host_id}:{epoch}"
 
 
 class Journals:

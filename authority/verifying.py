@@ -20,6 +20,7 @@ from sqlalchemy import Connection, bindparam, select
 from authority.at_the_store import AtTheStore
 from authority.certificate_authority import Shown
 from authority.hosts_at_the_door import HostsAtTheDoor, Present, read_present
+from authority.journal import HOST_NODES
 from authority.requests import Answer, Asked
 from mfa_core.audit import AttemptDecided, Outcome
 from mfa_core.errors import Overloaded
@@ -80,7 +81,6 @@ class Verifying:
         at_the_door: HostsAtTheDoor,
         gate: Gate,
         *,
-        node: str,
         note: Callable[[AttemptDecided], None],
         clock: Callable[[], float],
         capacity: int,
@@ -88,7 +88,6 @@ class Verifying:
         self._store = store
         self._at_the_door = at_the_door
         self._gate = gate
-        self._node = node
         self._note = note
         self._clock = clock
         self.capacity = capacity
@@ -110,7 +109,7 @@ class Verifying:
         readings = [_readings(one) for one in attempts]
         fresh = [one.event_id for one in attempts]
         names = {one.name for one in attempts}
-        known = await self._store.glance(lambda connection: _read(connection, shown, names, fresh, self._node))
+        known = await self._store.glance(lambda connection: _read(connection, shown, names, fresh))
         present = await self._at_the_door.admitted(known.present, shown, asked)
         self._take_room(present, len(attempts))
         try:
@@ -205,21 +204,19 @@ class Verifying:
 
 # -- what the store says before -----------------------------------------------------------------------------------------------
 
-_BEFORE = Prepared(
-    select(audit.c.body).where(audit.c.event_id == bindparam("event"), audit.c.node == bindparam("chain"))
-)
+_BEFORE = Prepared(select(audit.c.body, audit.c.node).where(audit.c.event_id == bindparam("event")))
 
 
-def _read(connection: Connection, shown: Shown, names: set[str], events: Sequence[str], node: str) -> _Known:
+def _read(connection: Connection, shown: Shown, names: set[str], events: Sequence[str]) -> _Known:
     found = read_present(connection, shown)
     if not isinstance(found, Present):
         return _Known(found)
     entitled = frozenset(name for name in names if entitlement.is_entitled(connection, name, found.scope))
     decided: dict[str, str] = {}
     for event in events:
-        rows = _BEFORE.rows(connection, {"event": event, "chain": node})
-        if rows:
-            decided[event] = str(rows[-1][0])
+        for body, node in _BEFORE.rows(connection, {"event": event}):
+            if not str(node).startswith(HOST_NODES):  # a host's own account of it is no ruling
+                decided[event] = str(body)
     return _Known(found, entitled, decided)
 
 

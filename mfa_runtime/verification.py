@@ -393,12 +393,6 @@ class Verification:
             loop.call_soon(tell, err)
 
     def action_for(self, referral: Referral) -> Action:
-        """What this authority's policy says of what a host asks: of somebody who may not log in there, only that counts."""
-        rules = self._rules
-        name = _canonical(referral.name, rules)
-        return self._decision(rules, referral.attempt, name, referral.groups, referral.host_groups).action
-
-    def action_for(self, referral: Referral) -> Action:
         """What the policy does with such an attempt: where it denies or exempts, nobody has to be entitled."""
         name = _canonical(referral.name, self._rules)
         return self._decision(self._rules, referral.attempt, name, referral.groups, referral.host_groups).action

@@ -6,7 +6,6 @@ Room rule: mappings. What an authority does stands in :mod:`authority`.
 from __future__ import annotations
 
 import os
-import socket
 import time
 
 from authority.door import AuthorityDoor
@@ -19,11 +18,6 @@ from mfa_runtime.store.database import Store
 from mfa_runtime.verification import Verification
 
 MAX_TRUST_OCTETS = 64 * 1024
-
-
-def node_of_authority(config: Config) -> str:
-    """The name of this authority's audit chain: two on one database need two."""
-    return config.authority.name or socket.gethostname().partition(".")[0][:63] or "authority"
 
 
 def build_authority_settings(config: Config) -> AuthoritySettings:
@@ -60,8 +54,11 @@ def build_authority_settings(config: Config) -> AuthoritySettings:
     )
 
 
-def build_authority(config: Config, store: Store, ledger: Ledger, gate: Verification) -> AuthorityDoor:
-    """Nothing listens yet. Raises: ConfigurationError, as :func:`build_authority_settings`."""
+def build_authority(config: Config, store: Store, ledger: Ledger, gate: Verification, *, node: str) -> AuthorityDoor:
+    """Nothing listens yet. ``node`` names the audit chain of this process.
+
+    Raises: ConfigurationError, as :func:`build_authority_settings`.
+    """
     return AuthorityDoor(
         build_authority_settings(config),
         store,
@@ -70,7 +67,7 @@ def build_authority(config: Config, store: Store, ledger: Ledger, gate: Verifica
         reload_keyring=ledger.reload_keys,
         note=ledger.note,
         tell=ledger.tell,
-        node=node_of_authority(config),
+        node=node,
         clock=time.time,
         monotonic=time.monotonic,
         random=os.urandom,

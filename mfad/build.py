@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from authority.door import AuthorityDoor
 from ldap_proxy.configuration import build_ldap_settings
 from ldap_proxy.door import LdapDoor, check_files
 from mfa_core.model import Door, FirstFactor
@@ -39,6 +40,7 @@ from mfa_runtime.store.key_table import load_keyring
 from mfa_runtime.store.opening import open_store
 from mfa_runtime.verification import Rules, Verification
 from mfad.agent import Part, build_agent, host_clock, node_for, read_state, rules_of, shared_rules
+from mfad.authority import build_authority, build_authority_settings
 from mfad.ldap import Settings as LdapSettingsOf
 from mfad.ldap import build_ldap_door
 from mfad.radius import build_radius_door
@@ -185,6 +187,8 @@ class Parts:
     """What follows the authority, where this host has one."""
     heard: tuple[SharedRules, str] | None = None
     """The rules of that authority, and the group of this host."""
+    authority: AuthorityDoor | None = None
+    """What answers hosts, where this is their authority."""
     radius_settings: RadiusDoorSettings | None = None
     """Of the RADIUS door where workers serve it, as they were last read."""
     started: Config = field(init=False)
@@ -208,6 +212,8 @@ class Parts:
                 ("limits.verification_queue", self.started.limits.verification_queue, config.limits.verification_queue),
                 ("directory", self.started.directory, config.directory),
                 ("agent", self.started.agent, config.agent),
+                ("authority.listen", self.started.authority.listen, config.authority.listen),
+                ("authority.name", self.started.authority.name, config.authority.name),
                 ("audit", self.started.audit, config.audit),
                 ("metrics", self.started.metrics, config.metrics),
                 ("doors.pam.socket_dir", _socket_dir(self.started), _socket_dir(config)),
@@ -225,6 +231,8 @@ class Parts:
         if ldap_settings is not None:
             check_files(ldap_settings)
         primaries = build_primaries(config, self.store, self.ledger)
+        if self.authority is not None:
+            self.authority.reload(build_authority_settings(config))
         self.gate.replace_rules(build_rules(config, self.heard), primaries)
         for replaced in self.primaries.values():
             replaced.close()
@@ -281,7 +289,7 @@ def build(
     ledger = Ledger(
         store, keyring=reload_keyring(), reload_keyring=reload_keyring, node=node_for(told) if is_agent else own,
         clock=time.time, sink=open_sink(json_file=config.audit.json_file, syslog=config.audit.syslog),
-        moment=host_clock() if is_agent else None,
+        moment=host_clock() if is_agent else None, records_uses=config.role is Role.AUTHORITY,
     )
     agent = None
     if is_agent:
@@ -328,5 +336,8 @@ def build(
     ldap = None
     if config.doors.ldap is not None and Door.LDAP in doors:
         ldap = build_ldap_door(read_ldap(config, config.doors.ldap), gate=gate)
-    parts = Parts(config, store, ledger, gate, enrolment, pam, radius, ldap, primaries, read_ldap, agent, heard)
+    authority = None
+    if config.role is Role.AUTHORITY and part is Part.FOLLOWS:
+        authority = build_authority(config, store, ledger, gate, node=own)
+    parts = Parts(config, store, ledger, gate, enrolment, pam, radius, ldap, primaries, read_ldap, agent, heard, authority)
     return parts

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from authority.metrics import authority_readings
 from ldap_proxy.metrics import ldap_readings
 from mfa_core.model import Door
 from mfa_runtime.config import Config
@@ -41,6 +42,8 @@ def build_metrics(config: Config, parts: Parts, workers: Mapping[Door, Workers])
         yield Reading(WAITING, parts.gate.waiting)
         if parts.agent is not None:
             yield from agent_readings(parts.agent)
+        if parts.authority is not None:
+            yield from authority_readings(parts.authority.counters())
         if parts.radius is not None:
             yield from radius_readings(parts.radius.settings, [parts.radius.counters()])
         elif Door.RADIUS in workers and parts.radius_settings is not None:

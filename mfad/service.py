@@ -19,6 +19,7 @@ from ldap_proxy.configuration import build_ldap_settings
 from mfa_core.errors import MfaError
 from mfa_core.model import Door
 from mfa_runtime.config import Config
+from mfa_runtime.config.sections import Role
 from mfa_runtime.state_lock import StateLock
 from mfa_runtime.store.database import restrict_file_mode
 from mfa_runtime.upkeep import HighWater, WriteAheadLog, forget
@@ -68,6 +69,8 @@ async def serve(config: Config, config_file: Path, load: Callable[[], Config], n
             await parts.radius.start()
         if parts.ldap is not None:
             await parts.ldap.start()
+        if parts.authority is not None:
+            await parts.authority.start()
         await _start_all(workers)
         if config.doors.radius is not None and Door.RADIUS in workers:
             parts.radius_settings = build_radius_settings(config, config.doors.radius)
@@ -90,7 +93,7 @@ async def serve(config: Config, config_file: Path, load: Callable[[], Config], n
         if metrics is not None:
             await metrics.stop()
         # At once: each door may take its time for what is under way.
-        doors = [door for door in (parts.pam, parts.radius, parts.ldap) if door is not None]
+        doors = [door for door in (parts.pam, parts.radius, parts.ldap, parts.authority) if door is not None]
         await asyncio.gather(*(one.stop() for one in (*doors, *workers.values())))
         for task in upkeep:
             task.cancel()
@@ -138,6 +141,8 @@ def _listening(config: Config) -> str:
         found.append(f"RADIUS on {', '.join(places)}")
     if config.doors.ldap is not None:
         found.append(f"LDAP on {', '.join(map(str, config.doors.ldap.listen))}")
+    if config.role is Role.AUTHORITY:
+        found.append(f"HTTPS on {', '.join(map(str, config.authority.listen))}")
     return "; ".join(found)
 
 
