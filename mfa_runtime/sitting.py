@@ -29,7 +29,7 @@ from mfa_runtime.counsel import Alone, Counselled
 from mfa_runtime.lease import read_lease
 from mfa_runtime.look import Keys, Look, Mark
 from mfa_runtime.sealing import Keyring
-from mfa_runtime.store import accounts, agent_state, uses
+from mfa_runtime.store import accounts, agent_state, changes, uses
 from mfa_runtime.store.accounts import Account, Known
 from mfa_runtime.store.prepared import Row
 from mfa_runtime.store.uses import Use
@@ -402,6 +402,7 @@ class Sitting:
                     raise Lost("a one-time code was used by another process at the same time")
         accounts.remember_resync(self._connection, self._outside.values())
         accounts.start_grace(self._connection, self._grace)
+        changes.note_users(self._connection, list(self._grace), self.now)  # hosts count the days as well
         accounts.write_records(self._connection, self._changed)
         if not accounts.answer_challenges(self._connection, self._answers):
             raise Lost("a challenge was answered in another process at the same time")

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Connection, delete, func, select
 
 from mfa_core.errors import StoreCorrupt, StoreUnavailable
 from mfa_core.throttle import ThrottleRules
+from mfa_runtime.administration.join_tokens import forget_tokens
+from mfa_runtime.store import alarms, changes, hosts, uses
 from mfa_runtime.store.database import Store, read_meta
 from mfa_runtime.store.schema import audit_head, spent_challenges, throttle
 
@@ -32,16 +34,25 @@ CHALLENGE_MEMORY_S = 600.0
 """How long after its end an answered challenge is remembered: a clock that steps back by less revives none."""
 CHALLENGES_AT_ONCE = 10_000
 """Answered challenges that are forgotten in one transaction: logins wait for it."""
+DAY_S = 86_400.0
+CHANGES_MEMORY_S = 30 * DAY_S
+USES_MEMORY_S = 30 * DAY_S
+"""And as long as a host may be alone."""
+TOKENS_MEMORY_S = 30 * DAY_S
+ALARMS_MEMORY_S = 365 * DAY_S
+"""From when somebody has acknowledged one."""
+ROWS_AT_ONCE = 10_000
 HIGH_WATER_FILE = "high-water"
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """How many throttle records and answered challenges a sweep deleted."""
+    """How many throttle records, answered challenges and rows of an authority a sweep deleted."""
 
     lanes: int
     sources: int
     challenges: int = 0
+    hosts: int = 0
 
 
 class WriteAheadLog:
@@ -106,7 +117,7 @@ def forget(store: Store, *, now: float, rules: ThrottleRules) -> Forgotten:
             sources += connection.execute(
                 delete(throttle).where(throttle.c.key.like("source:%"), throttle.c.last_failure_at <= over)
             ).rowcount
-    return Forgotten(lanes, sources, _forget_challenges(store, now))
+    return Forgotten(lanes, sources, _forget_challenges(store, now), _forget_of_hosts(store, now))
 
 
 def _forget_challenges(store: Store, now: float) -> int:
@@ -120,6 +131,33 @@ def _forget_challenges(store: Store, now: float) -> int:
         count += found
         if found < CHALLENGES_AT_ONCE:
             return count
+
+
+def _forget_of_hosts(store: Store, now: float) -> int:
+    """What an authority keeps for its hosts: changes that a host has heard of long ago, uses that none can bring any more.
+
+    A host that was away for longer fetches everything; a journal that comes later is still merged, and what it accepted is
+    compared with the watermark alone.
+    """
+    with store.reading() as connection:
+        if not changes.now_at(connection):
+            return 0
+        longest = max((group.max_offline_s for group in hosts.every_group(connection)), default=0.0)
+    count = 0
+    sweeps: tuple[Callable[[Connection], int], ...] = (
+        lambda c: changes.forget(c, now - CHANGES_MEMORY_S, limit=ROWS_AT_ONCE),
+        lambda c: uses.forget(c, now - USES_MEMORY_S - longest, limit=ROWS_AT_ONCE),
+        lambda c: forget_tokens(c, now - TOKENS_MEMORY_S),
+        lambda c: alarms.forget(c, now - ALARMS_MEMORY_S),
+    )
+    for forget_some in sweeps:
+        while True:
+            with store.writing() as connection:
+                found = forget_some(connection)
+            count += found
+            if found < ROWS_AT_ONCE:
+                break
+    return count
 
 
 class HighWater:
@@ -148,7 +186,9 @@ class HighWater:
             raise StoreCorrupt(
                 f"the store holds {events} audit events, but {seen_events} were written before (generation {generation}, was "
                 f"{seen_generation}): it is an old copy, and codes that were used since would be accepted again",
-                cure="put the present store back, or bring the copy in with `mfactl restore`, which spends those codes",
+                cure="put the present store back, or bring the copy in with "
+                + ("`mfactl store restored`" if store.path is None else "`mfactl restore`")
+                + ", which spends those codes",
             )
 
     def write(self, store: Store) -> None:

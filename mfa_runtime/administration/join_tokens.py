@@ -114,6 +114,11 @@ def cancel_token(connection: Connection, act: Act, number: int) -> None:
     act.record(connection, "join_token.cancel", "", token=number)
 
 
+def forget_tokens(connection: Connection, before: float) -> int:
+    """Forget tokens that were over before this Unix time; how many went."""
+    return connection.execute(delete(join_tokens).where(join_tokens.c.not_after < before)).rowcount
+
+
 _COLUMNS = (
     join_tokens.c.id, join_tokens.c.host_group, join_tokens.c.host_name, join_tokens.c.not_after, join_tokens.c.created_by,
     join_tokens.c.created_at, join_tokens.c.used_at,

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, func, select, update
 
 from mfa_core.identity import IdentityRules
-from mfa_core.model import Credential, CredentialState, FactorKind
+from mfa_core.model import Credential, CredentialState, EnrolmentState, FactorKind
 from mfa_core.oath import code_at, step_at
 from mfa_core.otpauth import decode_base32
 from mfa_core.secret import Secret
@@ -30,7 +30,7 @@ from mfa_runtime.store.entitlement import UserRow
 from mfa_runtime.store.schema import changes as changes_table
 from mfa_runtime.store.schema import credentials as credentials_table
 from mfa_runtime.store.schema import users as users_table
-from tests.doubles import ALICE, BOB, T0, Installation, Person, install
+from tests.doubles import ALICE, BOB, T0, Installation, Person, attempt, default_policy, install
 
 HANS = Person("hans", kind=FactorKind.HOTP)
 PARAMETERS = Parameters("Example")
@@ -378,3 +378,20 @@ def test_a_hard_lock_is_no_change(authority: Installation) -> None:
 
         assert changes.now_at(connection) == 1
         assert versions(connection, [1, 2, 3]) == [0, 0, 0]
+
+
+def test_the_grace_that_a_login_starts_is_a_change(tmp_path: Path) -> None:
+    """Its end counts offline as well. The second login changes nothing."""
+    dave = Person("dave", kind=None, state=EnrolmentState.NONE)
+    installed = install(tmp_path, dave, policy=default_policy(grace_s=7 * 86_400))
+    with installed.store.writing() as connection:
+        changes.begin_clock(connection)
+
+    for _ in range(2):
+        installed.decide(attempt("dave", ""))
+
+    with installed.store.reading() as connection:
+        (dave_now,) = entitlement.documents(connection, [1])
+        assert (dave_now.grace_until, dave_now.version) == (T0 + 7 * 86_400, 2)
+        assert changes.now_at(connection) == 2
+    installed.close()

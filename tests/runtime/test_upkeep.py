@@ -11,16 +11,24 @@ from sqlalchemy import event, update
 
 from mfa_core.errors import StoreCorrupt
 from mfa_core.throttle import Record, ThrottleRules
-from mfa_runtime.store import accounts
+from mfa_runtime.administration import host_groups, join_tokens
+from mfa_runtime.store import accounts, alarms, changes, uses
+from mfa_runtime.store.alarms import AlarmKind
 from mfa_runtime.store.database import STORE_FILE, connect
+from mfa_runtime.store.hosts import HostGroup
 from mfa_runtime.store.schema import meta
+from mfa_runtime.store.uses import Use
 from mfa_runtime.upkeep import (
+    ALARMS_MEMORY_S,
     CHALLENGE_MEMORY_S,
     CHALLENGES_AT_ONCE,
+    CHANGES_MEMORY_S,
     CHECKPOINT_AFTER_S,
     CHECKPOINT_AT_EVENTS,
     HIGH_WATER_FILE,
     LOG_BYTES,
+    TOKENS_MEMORY_S,
+    USES_MEMORY_S,
     Forgotten,
     HighWater,
     WriteAheadLog,
@@ -203,3 +211,33 @@ def test_the_file_is_written_in_one_piece_for_its_owner(installed: Installation,
 
     assert (tmp_path / HIGH_WATER_FILE).stat().st_mode & 0o777 == 0o600
     assert not (tmp_path / (HIGH_WATER_FILE + ".new")).exists()
+
+
+def test_what_an_authority_keeps_for_its_hosts_is_forgotten_late(installed: Installation) -> None:
+    """Changes, uses, tokens and alarms that somebody has seen; each after its time, and not a second before."""
+    with installed.store.writing() as connection:
+        changes.begin_clock(connection)
+        act = installed.act()
+        host_groups.add_host_group(connection, act, HostGroup("web", max_offline_s=2 * DAY))
+        changes.note_user(connection, 1, T0)  # 2
+        uses.record(connection, [Use(1, 1, 0, "event", T0)])
+        join_tokens.issue_token(connection, act, "web", ttl_s=60.0)
+        alarms.raise_alarm(connection, AlarmKind.CLOCK_OFFSET, now=T0)
+        alarms.raise_alarm(connection, AlarmKind.JOURNAL_FORK, now=T0)
+        alarms.acknowledge(connection, 1, T0)
+
+    ends = {
+        T0 + CHANGES_MEMORY_S: 1, T0 + USES_MEMORY_S + 2 * DAY: 1, T0 + 60 + TOKENS_MEMORY_S: 1, T0 + ALARMS_MEMORY_S: 1,
+    }  # fmt: skip
+    for end, rows in sorted(ends.items()):
+        assert forget(installed.store, now=end, rules=RULES).hosts == 0
+        assert forget(installed.store, now=end + 1, rules=RULES).hosts == rows
+
+    with installed.store.reading() as connection:
+        assert changes.oldest(connection) == changes.now_at(connection) == 2
+        assert [alarm.kind for alarm in alarms.list_alarms(connection, unseen=False)] == [AlarmKind.JOURNAL_FORK]
+
+
+def test_a_store_without_an_authority_is_not_written_to_for_hosts(installed: Installation) -> None:
+    """There is nothing, and nothing is looked for."""
+    assert forget(installed.store, now=T0 + 1000 * DAY, rules=RULES).hosts == 0
