@@ -11,6 +11,7 @@ of it.
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -18,16 +19,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from psycopg.rows import dict_row
 
 from tests.end_to_end.clocks import Clock
 from tests.end_to_end.daemon import Mfad, Person
 from tests.end_to_end.host import SSHD, Host, Sshd, private_host
 from tests.end_to_end.namespaces import Machine, Network
+from tests.end_to_end.postgresql import Cluster
 from tests.end_to_end.programs import clean_environment, must_have, run, wait_until
 from tests.end_to_end.radius_packets import ACCESS_ACCEPT, Nas
 from tests.pam_mfa.pam_harness import Items, PamCode, Seen, auth_line, run_pam
@@ -58,7 +61,7 @@ class Group:
 
     material: str = "seed"
     max_offline: str = "1h"
-    offline_after: str = "0s"
+    offline_after: str = "0"
     services: tuple[str, ...] = ("*",)
     users: tuple[str, ...] = ("*",)
 
@@ -143,7 +146,17 @@ class Station(Mfad):
 
 
 class Authority(Station):
-    """The authority of a site."""
+    """An authority of a site. ``database`` is where its store is, when that is in ``cluster``."""
+
+    cluster: Cluster | None = None
+    database: str = ""
+
+    def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
+        """Rows of its store, wherever that is."""
+        if self.cluster is None:
+            return super().rows(query, *arguments)
+        with self.cluster.admin(self.database) as admin, admin.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(query.replace("?", "%s"), arguments).fetchall()
 
     @property
     def url(self) -> str:
@@ -176,6 +189,7 @@ class Agent(Station):
         self.spec = spec
         self.host = host
         prefix = machine.inside() if host is None else host.inside()
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         super().__init__(name, directory, machine, self.usual(directory, spec, host), prefix)
 
     def usual(self, directory: Path, spec: Spec, host: Host | None) -> dict[str, Any]:
@@ -202,6 +216,10 @@ class Agent(Station):
         """Whether its copy has a credential of this user that verifies."""
         wanted = "u.name = ? AND c.state = 'active'"
         return bool(self.rows(f"SELECT c.id FROM credentials c JOIN users u ON u.id = c.user_id WHERE {wanted}", name))
+
+    def holds_secret(self, credential: int) -> bool:
+        """Whether its copy has something of this credential to verify with."""
+        return bool(self.rows("SELECT id FROM credentials WHERE id = ? AND material != 'none'", credential))
 
     def wait_until_it_holds(self, *names: str) -> None:
         """Until a sync has brought these people."""
@@ -252,9 +270,9 @@ class Site:
         return self.agents[name]
 
     def open_authority(self, settings: Mapping[str, Any], name: str = "authority") -> Authority:
-        """A new authority, made and not started."""
+        """A new authority, configured and not started."""
         machine = self.network.machine(name)
-        section = {"listen": [f"{machine.address}:{PORT}"], "certificate_names": [machine.address, "localhost"]}
+        section = {"listen": [f"{machine.address}:{PORT}"], "certificate_names": [machine.address, "localhost"], "name": name}
         more = {**settings, "authority": {**section, **settings.get("authority", {})}}
         one = Authority(name, self.place / name, machine, {"role": "authority", **more}, machine.inside())
         self._stack.callback(one.close)
@@ -271,6 +289,9 @@ class Site:
                 self.place / f"{name}-host", directory / "run", users=spec.local_users, tmpfs=spec.tmpfs,
                 pam={"sshd": "sshd-keyboard-interactive"}, network=machine.path,
             ))  # fmt: skip
+        if self.second is not None:
+            authorities = {"agent": {"authorities": [self.authority.url, self.second.url]}}
+            spec = replace(spec, settings={**spec.settings, **authorities})
         one = Agent(name, directory, machine, spec, host)
         self._stack.callback(one.close)
         self.agents[name] = one
@@ -286,12 +307,13 @@ class Site:
     def pass_time(self, seconds: float) -> None:
         """All clocks go on by so much at once, also the telephones."""
         self._offset_s += seconds
-        for one in (self.authority, *self.agents.values()):
+        for one in self.stations():
             one.clock.set(one.clock.offset_s + seconds)
 
     # people
 
     authority: Authority
+    second: Authority | None = None
 
     def person(self, name: str | None = None) -> Person:
         """Somebody enrolled whom no test has used."""
@@ -311,7 +333,8 @@ class Site:
         file = agent.directory / "token"
         file.touch(0o600)
         file.write_text(f"{token}\n")
-        agent.mfactl_each(("init",), ("agent", "join", self.authority.url, "--token-file", str(file)))
+        words = ("agent", "join", self.authority.url, "--name", agent.name, "--token-file", str(file))
+        agent.mfactl_each(("init",), words)
 
     def wait_until_merged(self, *names: str) -> None:
         """Until the authority has the whole journal of these agents."""
@@ -328,7 +351,11 @@ class Site:
 
     def logs(self) -> str:
         """The end of every log, for a test that fails."""
-        return "\n".join(f"== {one.name}\n{one.log()[-3000:]}" for one in (self.authority, *self.agents.values()))
+        return "\n".join(f"== {one.name}\n{one.log()[-3000:]}" for one in self.stations())
+
+    def stations(self) -> list[Station]:
+        """Everybody with a clock."""
+        return [self.authority, *([self.second] if self.second else []), *self.agents.values()]
 
 
 def build(
@@ -340,11 +367,18 @@ def build(
     people: Mapping[str, int] | None = None,
     memberships: Mapping[str, Sequence[str]] | None = None,
     settings: Mapping[str, Any] | None = None,
+    cluster: Cluster | None = None,
 ) -> Site:
-    """Make all of it and start it."""
+    """Make all of it and start it. With a ``cluster``, two authorities share a database there."""
     must_have("faketime", *([SSHD, "ssh"] if any(one.local_users for one in agents.values()) else []))
     site = Site(place, stack)
-    site.authority = site.open_authority(settings or {})
+    more = dict(settings or {})
+    database = ""
+    if cluster is not None:
+        database = cluster.create()
+        more["store"] = {"url": cluster.url(database)}
+    site.authority = site.open_authority(more)
+    site.authority.cluster, site.authority.database = cluster, database
     file = place / "people.csv"
     file.write_text(site.authority.new_people(people or {}, memberships))
     commands: list[tuple[str, ...]] = [("init",), ("import", "csv", str(file))]
@@ -353,13 +387,23 @@ def build(
         commands.append(("agent", "group", "add", name, *terms, "--services", ",".join(group.services)))
         commands += [("agent", "entitle", name, one) for one in group.users]
     site.authority.mfactl_each(*commands)
+    if cluster is not None:
+        site.second = site.open_authority(more, "second")
+        site.second.cluster, site.second.database = cluster, database
+        shutil.copy(site.authority.directory / "kek", site.second.directory)
     made = [site.new_agent(name, spec) for name, spec in agents.items()]
-    with ThreadPoolExecutor(len(made) + 1) as at_once:
-        started = at_once.submit(site.authority.start)
-        tokens = site.tokens(*made)
-        started.result()
+    authorities = [one for one in (site.authority, site.second) if one is not None]
+    for one in authorities:
+        one.launch()
+    tokens = site.tokens(*made)
+    for one in authorities:
+        one.wait_until_ready()
+    with ThreadPoolExecutor(len(made) or 1) as at_once:
         list(at_once.map(site.join, made, tokens))
-        list(at_once.map(Agent.start, made))
+    for one in made:
+        one.launch()
+    for one in made:
+        one.wait_until_ready()
     for one in made:
         wait_until(lambda one=one: one.state()["cursor"] >= 0, f"{one.name} has synced:\n{site.logs()}")
     return site

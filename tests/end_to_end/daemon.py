@@ -78,6 +78,7 @@ class Mfad:
         self.config_path = directory / "mfad.yaml"
         self.log_path = directory / "log"
         self._program: subprocess.Popen[bytes] | None = None
+        self._readies = 0
         self.configure(settings or {})
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -145,14 +146,24 @@ class Mfad:
 
     def start(self, **environment: str) -> None:
         """Run mfad until it says that it is ready."""
-        before = self.log().count("mfad: ready")
+        self.launch(**environment)
+        self.wait_until_ready()
+
+    def launch(self, **environment: str) -> None:
+        """Run mfad. From the main thread: a program that outlives the thread which started it is killed."""
+        self._readies = self.log().count("mfad: ready")
         with self.log_path.open("ab") as log:
             self._program = start(
                 [*self.prefix, sys.executable, "-m", "mfad", "--config", str(self.config_path)],
                 stderr=log,
                 env=clean_environment(**self.environment, **environment),
             )
-        wait_until(lambda: self.log().count("mfad: ready") > before or not self.running, f"mfad is ready:\n{self.log()}")
+
+    def wait_until_ready(self) -> None:
+        """Until it says so."""
+        wait_until(
+            lambda: self.log().count("mfad: ready") > self._readies or not self.running, f"mfad is ready:\n{self.log()}"
+        )
         assert self.running, f"mfad ended: {self.log()}"
 
     def stop(self) -> int:
