@@ -270,7 +270,7 @@ class Sitting:
             entry.reading,
             attempt.challenge_until > 0 and self._is_answered(attempt),
         )
-        if self._moment is not None:
+        if self._moment is not None or entry.told is not None:
             judgement = self._judge_as_agent(entry, situation)
         elif entry.origin is not None:
             judgement = judge(attempt, _as_referred(situation, entry, entry.origin), entry.settings)

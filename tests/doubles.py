@@ -10,6 +10,7 @@ import asyncio
 import functools
 import hashlib
 import itertools
+import json
 import os
 import shutil
 import tempfile
@@ -35,12 +36,14 @@ from mfa_core.model import (
     Requirement,
 )
 from mfa_core.oath import code_at, step_at
+from mfa_core.offline import Moment
 from mfa_core.policy import Decision, Policy
 from mfa_core.secret import Secret
 from mfa_core.throttle import ThrottleRules
 from mfa_core.verdict import Verdict
 from mfa_core.verifier import Password, Settings
 from mfa_runtime.administration.act import Act
+from mfa_runtime.counsel import Counsel
 from mfa_runtime.directory import NoGroups
 from mfa_runtime.gate import Check, Checked
 from mfa_runtime.key_file import KeyEncryptionKeys
@@ -48,6 +51,8 @@ from mfa_runtime.ledger import Ledger, Ruling
 from mfa_runtime.primary import Primary, PrimaryUnavailable
 from mfa_runtime.sealing import Keyring, Place
 from mfa_runtime.sitting import Entry
+from mfa_runtime.store import agent_state
+from mfa_runtime.store.agent_state import AgentState
 from mfa_runtime.store.creation import ensure_store
 from mfa_runtime.store.database import STORE_FILE, Store, connect
 from mfa_runtime.store.ids import take
@@ -281,6 +286,9 @@ class Installation:
     settings: Settings = field(default_factory=Settings)
     primary: Primary | None = None
     enroller: Enroller | None = None
+    counsel: Counsel | None = None
+    moment: Callable[[float], Moment] | None = None
+    records_uses: bool = False
     capacity: int = 10_000
     node: str = NODE
     _ledgers: list[Ledger] = field(default_factory=list)
@@ -292,8 +300,9 @@ class Installation:
 
     def ledger(self) -> Ledger:
         made = Ledger(
-            self.store, keyring=self.keyring(), reload_keyring=self.keyring, node=self.node, clock=self.clock, sink=self.sink
-        )
+            self.store, keyring=self.keyring(), reload_keyring=self.keyring, node=self.node, clock=self.clock, sink=self.sink,
+            moment=self.moment, records_uses=self.records_uses,
+        )  # fmt: skip
         self._ledgers.append(made)
         return made
 
@@ -317,6 +326,7 @@ class Installation:
             capacity=self.capacity,
             primaries={} if self.primary is None else dict.fromkeys(Door, self.primary),
             enroller=self.enroller,
+            counsel=self.counsel,
         )
         verification.start()
         try:
@@ -389,6 +399,31 @@ def install(directory: Path, *people: Person, **parts: object) -> Installation:
     keyring = installation.keyring()
     with installation.store.writing() as connection:
         add_people(connection, people or (ALICE, BOB), keyring)
+    return installation
+
+
+BOOT = "boot-a"
+
+
+def agent_state_row(**fields: object) -> AgentState:
+    """A host that has synced at T0, may decide alone for a day, at once and for every service."""
+    terms = {
+        "host_group": "servers", "material": "seed", "max_offline_s": 86_400.0, "offline_after_s": 0.0,
+        "offline_services": ["*"], "key_protection": "any",
+    }  # fmt: skip
+    values: dict[str, object] = {
+        "host_id": 5, "host_name": "web1", "authority_id": "a1", "authorities": (), "trust": b"", "signers": {},
+        "cursor": 1, "not_after": T0 + 86_400, "floor": T0, "synced_at": T0, "boot_id": BOOT, "boottime_s": 100.0,
+        "host": json.dumps(terms | {k: fields.pop(k) for k in list(fields) if k in terms}),
+    }  # fmt: skip
+    return AgentState(**(values | fields))  # type: ignore[arg-type]
+
+
+def as_agent(installation: Installation, **fields: object) -> Installation:
+    """The same installation, on a host that has an authority: see :func:`agent_state_row`. Its clock was never set."""
+    installation.moment = lambda now: Moment(now, 100.0 + now - T0, BOOT)
+    with installation.store.writing() as connection:
+        agent_state.save(connection, agent_state_row(**fields))
     return installation
 
 

@@ -112,7 +112,18 @@ def read(connection: Connection, names: Sequence[str]) -> list[Row]:
 
     Nobody else decides about them in a writing transaction: SQLite's writer is alone, and PostgreSQL's have locked the names.
     """
-    return _BY_NAME.rows(connection, names)
+    rows = _BY_NAME.rows(connection, names)
+    for row in rows:
+        if row[-1] == _BOOK:
+            return _with_books(connection, rows)
+    return rows
+
+
+def _with_books(connection: Connection, rows: Sequence[Row]) -> list[Row]:
+    """The rows with the codebooks of those that have one: two more columns."""
+    numbers = [row[6] for row in rows if row[-1] == _BOOK]
+    books = {row[0]: row[1:] for row in codebooks.read(connection, numbers)}
+    return [(*row, *books.get(row[6], ())) if row[-1] == _BOOK else row for row in rows]
 
 
 def unsealed(rows: Sequence[Row], keyring: Keyring) -> dict[str, Account]:
