@@ -116,7 +116,7 @@ def join(
             KeyProtection(protection_of(session.config.key_source)),
             os.urandom,
             time.time,
-            software=_software(),
+            software=software(),
             actor=session.actor,
         )
     if json:
@@ -153,7 +153,8 @@ def _token(given: str | None, file: Path | None) -> Secret:
     return Secret(sys.stdin.buffer.readline(_MAX_TOKEN_BYTES).strip())
 
 
-def _software() -> str:
+def software() -> str:
+    """What runs here, as hosts tell it."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -191,7 +191,7 @@ def tell(here: Here, *, now: float) -> None:
         say(f"             no authority answers since {moment(here.offline_since)} ({span(now - here.offline_since)})")
     heard = f"{moment(state.synced_at)} ({span(now - state.synced_at)} ago)" if state.synced_at else "never"
     say(f"last sync    {heard}")
-    say(f"alone        {_alone(here, now=now)}")
+    say(f"alone        {alone(here, now=now)}")
     holds = ", ".join(f"{number:,} {WORDS.get(material, material)}" for material, number in sorted(here.held.items()))
     say(f"holds        {counted(here.users, 'user')}; credentials: {holds or 'none'}")
     if here.codes_until:
@@ -204,7 +204,8 @@ def tell(here: Here, *, now: float) -> None:
             say(f"             cure: {here.trouble.cure}")
 
 
-def _alone(here: Here, *, now: float) -> str:
+def alone(here: Here, *, now: float) -> str:
+    """Whether and until when it could decide alone."""
     from mfactl.reasons import REFUSALS
 
     if here.refusal is not None:

@@ -149,6 +149,7 @@ def _run(
         stream, size = stack.enter_context(_opened(file))
         lines = stack.enter_context(_report_file(report)) if report is not None else None
         session = stack.enter_context(open_session(context))
+        session.refuse_on_agent()
         advance = stack.enter_context(progress(f"import {kind}", size))
 
         def hear(outcomes: Sequence[RowOutcome]) -> None:

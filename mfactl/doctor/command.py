@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -18,7 +19,10 @@ from mfactl.doctor.radius_listeners import check_listeners
 from mfactl.exit_codes import ExitCode
 from mfactl.options import Json
 from mfactl.output import counted, printable, say, say_json
-from mfactl.session import configuration_name, read_configuration
+from mfactl.session import configuration_name, open_session, read_configuration
+
+if TYPE_CHECKING:
+    from mfa_runtime.config import Config
 
 PAM_DIRECTORY = Path("/etc/pam.d")
 MODULE_DIRECTORIES = ("/lib", "/usr/lib", "/lib64", "/usr/lib64")
@@ -46,11 +50,13 @@ def _findings(context: typer.Context) -> Iterator[Finding]:
         for line in str(err).splitlines():
             yield Finding(Weight.PROBLEM, "config", line, err.cure)
         return
-    from mfa_runtime.config.sections import PriorFactor
+    from mfa_runtime.config.sections import PriorFactor, Role
 
-    yield Finding(Weight.GOOD, "config", f"{configuration_name(context)}: {counted(len(config.policy.rules), 'rule')}")
+    rules = "the rules are the authority's" if config.role is Role.AGENT else counted(len(config.policy.rules), "rule")
+    yield Finding(Weight.GOOD, "config", f"{configuration_name(context)}: {rules}")
     yield from check_key(config)
     yield from check_store(config)
+    yield from _hosts_and_authority(context, config)
     yield from check_clock()
     yield from check_sockets(config)
     yield from check_radius(config)
@@ -66,6 +72,26 @@ def _findings(context: typer.Context) -> Iterator[Finding]:
             promised={name for name in files if config.doors.pam.settings_for(name).first_factor is PriorFactor.DONE},
         )
         yield from check_sshd(sshd_settings(), pam_file=files.get("sshd", ""))
+
+
+def _hosts_and_authority(context: typer.Context, config: Config) -> Iterator[Finding]:
+    from mfa_runtime.config.sections import Role
+
+    if config.role is Role.STANDALONE:
+        return
+    try:
+        with open_session(context) as session:
+            if config.role is Role.AGENT:
+                from mfactl.doctor.agent_host import check_agent
+
+                yield from check_agent(session)
+            else:
+                from mfactl.doctor.authority import check_authority
+
+                yield from check_authority(session)
+    except MfaError as err:
+        # Where the store does not open, that stands above already, and this says what it keeps from being looked at.
+        yield Finding(Weight.UNKNOWN, config.role.value, f"could not be looked at: {err}", err.cure or "mend the store first")
 
 
 def _pam_files() -> dict[str, str]:

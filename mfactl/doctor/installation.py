@@ -44,14 +44,13 @@ def check_key(config: Config) -> Iterator[Finding]:
 def check_store(config: Config) -> Iterator[Finding]:
     """Does the store open under this key, and is it private?"""
     from mfa_runtime.key_file import load_key_source
-    from mfa_runtime.store.database import STORE_FILE
     from mfa_runtime.store.key_table import load_keyring
     from mfa_runtime.store.opening import open_store
     from mfactl.session import credentials_directory
 
-    path = config.state_dir / STORE_FILE
+    place = config.store_place
     try:
-        store = open_store(config.state_dir)
+        store = open_store(place)
         try:
             keks = load_key_source(config.key_source, credentials_directory=credentials_directory())
             with store.reading() as connection:
@@ -61,11 +60,12 @@ def check_store(config: Config) -> Iterator[Finding]:
     except MfaError as err:
         yield Finding(Weight.PROBLEM, "store", str(err), err.cure)
         return
-    mode = stat.S_IMODE(path.stat().st_mode)
+    path = place.file
+    mode = 0 if path is None else stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         yield Finding(Weight.WARNING, "store", f"{path} has mode {mode:04o}: others can read it", f"chmod 0600 {path}")
     else:
-        yield Finding(Weight.GOOD, "store", str(path))
+        yield Finding(Weight.GOOD, "store", str(place))
     free = shutil.disk_usage(config.state_dir).free
     if free < ROOM_BYTES:
         yield Finding(
