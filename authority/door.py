@@ -159,6 +159,11 @@ class AuthorityDoor:
         poll = Poll(at, self._waiting, feed, monotonic=self._monotonic)
         return _Parts(keys, leases, journals, feed, verifying, server, poll)
 
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens, in the order of the settings; a port 0 there is the one that the system chose."""
+        return [] if self._parts is None else self._parts.server.addresses
+
     def reload(self, settings: AuthoritySettings) -> None:
         """From the next request on these hold, and hosts that wait hear of new rules at once; addresses need a restart.
 

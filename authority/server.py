@@ -105,6 +105,11 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.stopping = False
 
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens."""
+        return [(str(one[0]), int(one[1])) for one in (opened.getsockname() for opened in self._sockets)]
+
     def start(self, sockets: Sequence[socket.socket]) -> None:
         """Take connections from ``sockets``, which listen already."""
         self._loop = asyncio.get_running_loop()
