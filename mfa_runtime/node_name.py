@@ -2,7 +2,7 @@
 
 Room rule: one name for one writer, so that chains grow beside each other and nobody waits for another's head. A store in a file
 has one machine and one chain. In a database that several machines share, each ``mfad`` has a chain by the name of its authority
-(``authority.name``, by default the host's name: give two on one host two names), and ``mfactl`` has another one on each machine.
+(``authority.name``, by default the host's name: give two on one host two names), and ``mfactl`` another one on each machine.
 Two processes with one name break nothing: they wait for each other at every commit. ``host:ID:EPOCH`` are journals of agents.
 """
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mfactl import agent, audit, backup, creds, imports, init, keys, ldap, pam, policy, radius, recovery, status, users
+from mfactl import agent, audit, backup, creds, imports, init, keys, ldap, pam, policy, radius, recovery, status, store, users
 from mfactl.doctor.command import doctor
 from mfactl.enrol import confirm, enrol
 from mfactl.session import CONFIG_VARIABLE, Options
@@ -44,6 +44,7 @@ app.add_typer(recovery.bypass_app, name="bypass")
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="key")
+app.add_typer(store.app, name="store")
 app.add_typer(agent.app, name="agent")
 app.command("enrol")(enrol)
 app.command("confirm")(confirm)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from mfa_core.errors import InvalidInput
 from mfactl.options import Json
 from mfactl.output import moment, printable, say, say_json
 from mfactl.session import actor, credentials_directory, open_session, read_configuration
@@ -44,6 +45,11 @@ def restore(context: typer.Context, file: File, json: Json = False) -> None:
     from mfa_runtime.state_lock import StateLock
 
     config = read_configuration(context)
+    if not config.store_place.is_file:
+        raise InvalidInput(
+            f"the store is a database: {config.store_place}",
+            cure="put the dump back with pg_restore, then run `mfactl store restored`, which spends old codes",
+        )
     keks = load_key_source(config.key_source, credentials_directory=credentials_directory())
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with StateLock(config.state_dir).exclusive():

@@ -6,7 +6,7 @@ import enum
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,12 +16,16 @@ from mfactl.output import say, say_json
 from mfactl.session import (
     SYSTEM_CONFIG,
     actor,
+    administration_node,
     configuration_name,
     credentials_directory,
     options_of,
     read_configuration,
     skeleton_for,
 )
+
+if TYPE_CHECKING:
+    from mfa_runtime.config import Config
 
 
 class RoleWord(enum.StrEnum):
@@ -59,6 +63,11 @@ def init(
             f"{config.key_source}: there is no key file, but there is a store that needs one ({place})",
             cure="restore the key file from where it was kept; or move the store away to begin anew",
         )
+    elif not place.is_file and _is_there(config):
+        raise ConfigurationError(
+            f"{config.key_source}: there is no key file, but there is a store that needs one ({place})",
+            cure="copy the key file from the machine that made the store; or name an empty database to begin anew",
+        )
     else:
         path = Path(config.key_source)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -76,14 +85,15 @@ def init(
         from mfa_runtime.administration.act import Act
         from mfa_runtime.store.key_table import load_keyring
 
+        node = administration_node(store)
         with store.writing() as connection:
             keyring = load_keyring(connection, keks, random=os.urandom)
             if created is Created.NEW:
-                Act(actor(), now, os.urandom, keyring).record(connection, "store.create", str(place))
+                Act(actor(), now, os.urandom, keyring, node).record(connection, "store.create", str(place))
         if config.role is Role.AUTHORITY:
             from authority.own_keys import ensure_authority
 
-            new = ensure_authority(store, Act(actor(), now, os.urandom, keyring))
+            new = ensure_authority(store, Act(actor(), now, os.urandom, keyring, node))
             done["authority"] = "new" if new else "present"
         store.close()
         if place.file is not None:
@@ -100,6 +110,18 @@ def init(
         say("Copy the key file to a safe place apart from backups: without it the store cannot be read.")
     if config.role is Role.AGENT:
         say("Next: mfactl agent join https://NAME:PORT, with the token that `mfactl agent token` prints at the authority")
+
+
+def _is_there(config: Config) -> bool:
+    """Whether the database holds a store, of whichever version."""
+    from mfa_runtime.store.database import connect_to
+    from mfa_runtime.store.versions import has_schema
+
+    store = connect_to(config.store_place)
+    try:
+        return has_schema(store)
+    finally:
+        store.close()
 
 
 def _ensure_configuration(context: typer.Context, role: RoleWord) -> str:

@@ -194,6 +194,7 @@ DEEDS: Mapping[str, str] = {
     "recovery.replace_key": "replaced the recovery key of {}, which had been used",
     "replay.suspected": "found that one code was accepted in two places, at last on the host {}",
     "store.create": "made the store {}",
+    "store.migrate": "moved the store to {}",
     "store.restore": "restored the store {} from a backup",
     "user.add": "added the user {}",
     "user.exempt": "exempted {} from the second factor",

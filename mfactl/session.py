@@ -168,7 +168,7 @@ class Session:
         from mfa_runtime.administration.act import LOCAL_NODE, Act
         from mfa_runtime.config.sections import Role
 
-        node = LOCAL_NODE
+        node = administration_node(self.store)
         if self.config.role is Role.AGENT:
             from mfa_runtime.agent.journal import node_of
 
@@ -252,6 +252,13 @@ def open_session(context: typer.Context) -> Iterator[Session]:
         with store.reading() as connection:
             keyring = load_keyring(connection, keks, random=os.urandom)
         yield Session(config, store, keyring, actor(), time.time())
+
+
+def administration_node(store: Store) -> str:
+    """The audit chain that the commands of this machine write."""
+    from mfa_runtime.node_name import of_administration
+
+    return of_administration(socket.gethostname(), shared=store.several_writers)
 
 
 def actor() -> str:

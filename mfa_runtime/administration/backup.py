@@ -33,7 +33,10 @@ def back_up(store: Store, act: Act, target: Path, *, force: bool = False) -> Bac
         StoreFull, StoreUnavailable: it cannot be written.
     """
     if store.path is None:
-        raise InvalidInput("this store is not a file", cure="use the backup of its database server")
+        raise InvalidInput(
+            f"{store}: is no file that could be copied",
+            cure="back it up with `pg_dump -Fc`; after pg_restore, `mfactl store restored` spends the codes used since",
+        )
     if target.exists() and target.samefile(store.path):
         raise InvalidInput(f"{target}: is the store itself", cure="name another file")
     if target.is_dir():

@@ -27,7 +27,7 @@ from sqlalchemy import Connection, func, select
 from mfa_core.errors import MfaError, StoreCorrupt
 from mfa_core.model import CredentialState, FactorKind
 from mfa_core.oath import DEFAULT_WINDOW, MAX_DRIFT, step_at
-from mfa_runtime.administration.act import Act
+from mfa_runtime.administration.act import LOCAL_NODE, Act
 from mfa_runtime.administration.restored_hosts import settle_hosts
 from mfa_runtime.administration.restored_rows import (
     Circumstances,
@@ -116,6 +116,28 @@ def restore(
     return replace(report, kept=aside)
 
 
+def settle_restored(
+    store: Store,
+    keks: KeyEncryptionKeys,
+    *,
+    actor: str,
+    now: float,
+    random: RandomBytes,
+    node: str,
+    window: int = DEFAULT_WINDOW,
+    max_drift: int = MAX_DRIFT,
+) -> RestoreReport:
+    """Make a database that was put back by its own tools as strict as :func:`restore` makes a file, nothing being known of what
+    it replaced. ``node`` is the audit chain of who does it. No mfad may run on it.
+
+    Raises:
+        ConfigurationError: the key file does not open it.
+        StoreCorrupt: its audit chain is broken: that was no whole backup. Nothing was changed.
+        StoreUnavailable: it cannot be written.
+    """
+    return _write(store, keks, None, actor, now, random, window, max_drift, node)
+
+
 def _present_twin(copy: Store, place: Path) -> bool:
     """Whether the store at ``place`` can be read and is the one that the backup was made of."""
     if not place.exists():
@@ -142,6 +164,7 @@ def _write(
     random: RandomBytes,
     window: int,
     max_drift: int,
+    node: str = LOCAL_NODE,
 ) -> RestoreReport:
     with store.reading() as connection:
         ring = load_keyring(connection, keks, random=random)
@@ -169,7 +192,7 @@ def _write(
             kept=None,
             quarantined=quarantined,
         )
-        Act(actor, now, random, ring).record(
+        Act(actor, now, random, ring, node).record(
             connection,
             "store.restore",
             read_meta(connection, "store_id") or "",

@@ -7,10 +7,10 @@ nothing alone before it has: what was taken away since the backup was written mu
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, delete, exists, insert, select, update
 
 from mfa_core.errors import StoreCorrupt
-from mfa_runtime.administration.restored_rows import Circumstances, present_table
+from mfa_runtime.administration.restored_rows import Circumstances, larger, present_table
 from mfa_runtime.sealing import Keyring
 from mfa_runtime.store import agent_state, changes, codebooks, key_pairs
 from mfa_runtime.store.alarms import AlarmKind, raise_alarm
@@ -104,7 +104,7 @@ def _quarantine(connection: Connection, at: Circumstances) -> tuple[str, ...]:
     names = tuple(connection.execute(select(hosts.c.name).where(active).order_by(hosts.c.name)).scalars())
     longest = select(host_groups.c.max_offline_s).where(host_groups.c.name == hosts.c.host_group).scalar_subquery()
     connection.execute(
-        update(hosts).values(lease_until=func.max(hosts.c.lease_until, at.now + longest * (1 + LEASE_SLACK)))
+        update(hosts).values(lease_until=larger(hosts.c.lease_until, at.now + longest * (1 + LEASE_SLACK)))
     )
     connection.execute(update(hosts).where(active).values(state=HostState.QUARANTINED.value))
     return names

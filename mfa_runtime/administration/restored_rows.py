@@ -1,7 +1,7 @@
 """What is changed inside a restored copy, row by row, so that it is never more permissive than the store it replaces.
 
-Room rule: statements over whole tables, for SQLite. The store that is replaced is attached as ``present``; where it is not
-known, the strict answer is taken. Why each rule is so stands in :mod:`.restore`.
+Room rule: statements over whole tables. The store that is replaced is attached as ``present`` (SQLite); where it is not known,
+as after a restore of a database by its own tools, the strict answer is taken. Why each rule is so stands in :mod:`.restore`.
 """
 
 from __future__ import annotations
@@ -96,6 +96,11 @@ def next_generation(connection: Connection, at: Circumstances) -> int:
     return generation + 1
 
 
+def larger(one: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The larger of two numbers of a row: max() of SQLite, greatest() of PostgreSQL."""
+    return case((one >= other, one), else_=other)
+
+
 def replaced_heads(connection: Connection) -> str:
     """Where the audit chains of the replaced store ended: its file, which is kept, can be checked against it."""
     rows = connection.execute(select(_p_head.c.node, _p_head.c.seq, _p_head.c.hash).order_by(_p_head.c.node))
@@ -109,11 +114,11 @@ def _settle_credentials(connection: Connection, at: Circumstances) -> None:
     # Nobody could have logged in with a pending one, and its fifteen minutes are over.
     connection.execute(delete(credentials).where(c.state == state.PENDING))
     # The highest step that can have been accepted by now, whatever the backup knows.
-    reached = cast(int(at.now) / c.period_s, BigInteger) + at.reach
+    reached = cast(int(at.now) // c.period_s, BigInteger) + at.reach
     connection.execute(
         update(credentials)
         .where(c.kind == FactorKind.TOTP)
-        .values(last_step=func.max(c.last_step, reached), resync_step=-1)
+        .values(last_step=larger(c.last_step, reached), resync_step=-1)
     )
     if not at.present:
         connection.execute(

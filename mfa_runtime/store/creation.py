@@ -32,14 +32,7 @@ def ensure_store(
     Raises:
         StoreUnavailable, StoreCorrupt, ConfigurationError: as opening a store does.
     """
-    if isinstance(place, Path):
-        place = StorePlace(place)
-    place.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if place.file is not None:
-        # SQLite gives its log and index files the mode of the database.
-        os.close(os.open(place.file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    store = connect_to(place)
-    bring_up_to_date(store)
+    store = make_schema(StorePlace(place) if isinstance(place, Path) else place)
     with store.writing() as connection:
         if read_meta(connection, "store_id") is not None:
             return store, Created.PRESENT
@@ -53,3 +46,22 @@ def ensure_store(
             ],
         )
     return store, Created.NEW
+
+
+def make_schema(place: StorePlace) -> Store:
+    """A store at ``place`` that has every table, or an older one brought up to date; without keys where it is new.
+
+    Raises:
+        StoreUnavailable, StoreCorrupt, ConfigurationError: as opening a store does.
+    """
+    place.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if place.file is not None:
+        # SQLite gives its log and index files the mode of the database.
+        os.close(os.open(place.file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    store = connect_to(place)
+    try:
+        bring_up_to_date(store)
+    except BaseException:
+        store.close()
+        raise
+    return store

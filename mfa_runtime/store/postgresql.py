@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
@@ -34,6 +35,8 @@ Result = TypeVar("Result")
 
 EVERYBODY = 0x6D666164 << 32
 """The advisory lock that logins share and every other writer has alone: "mfad" in the upper half."""
+LOGINS = "mfad logins"
+"""How the connection of a running mfad is called at the server."""
 OLDEST = 140_000
 """PostgreSQL 14: the oldest that is still looked after."""
 TRIES = 5
@@ -44,6 +47,20 @@ LONGEST_S = 300.0
 """So long may one statement of administration take."""
 IDLE_S = 60
 """A transaction that stands idle for longer has lost its client; its locks are in everybody's way."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """``logins``: from where running mfads are connected. ``standbys``: name and sync_state (sync, quorum, potential, async;
+    hidden: the user may not see it).
+    """
+
+    version: str
+    full_page_writes: bool
+    synchronous_commit: str
+    bytes: int
+    logins: tuple[str, ...]
+    standbys: tuple[tuple[str, str], ...]
 
 
 class ServerStore(Store):
@@ -94,6 +111,29 @@ class ServerStore(Store):
     def lengthen_log(self, size: int) -> None:
         pass  # the server's own
 
+    def facts(self) -> ServerFacts:
+        """What the server says of itself, for people.
+
+        Raises:
+            StoreUnavailable, StoreCorrupt: as :meth:`reading`.
+        """
+        with self.reading() as connection:
+            version, pages, commits, size = connection.exec_driver_sql(
+                "SELECT current_setting('server_version'), current_setting('full_page_writes'), "
+                "current_setting('synchronous_commit'), pg_database_size(current_database())"
+            ).one()
+            logins = connection.exec_driver_sql(
+                "SELECT coalesce(host(client_addr), 'socket') FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name = %(name)s ORDER BY 1",
+                {"name": LOGINS},
+            ).scalars()
+            standbys = connection.exec_driver_sql(
+                "SELECT application_name, coalesce(sync_state, 'hidden') FROM pg_stat_replication ORDER BY 1"
+            ).all()
+            return ServerFacts(
+                version, pages == "on", commits, int(size), tuple(logins), tuple((str(one[0]), str(one[1])) for one in standbys)
+            )
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -111,7 +151,7 @@ class ServerSession(Session):
 
     def __init__(self, place: StorePlace) -> None:
         self._place = place
-        self._engine = _engine(lambda: _connect(place, "mfad logins", hasty=True), poolclass=NullPool)
+        self._engine = _engine(lambda: _connect(place, LOGINS, hasty=True), poolclass=NullPool)
         self._connection: Connection | None = None
         self._gone_since = 0.0
         self.patience_s = place.timeout_s

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from mfa_core.errors import StoreCorrupt
-from mfa_runtime.store.database import Store
+from mfa_runtime.store.database import Store, read_meta
 
 SCHEMA = "0004"
 """The newest revision under ``migrations/versions``."""
+COPYING = "copying"
+"""The name in ``meta`` that an unfinished copy has: :mod:`.transfer`."""
 _IS_OURS = {
     "sqlite": "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'",
     "postgresql": "SELECT to_regclass('alembic_version') IS NOT NULL",
@@ -27,17 +29,32 @@ def check_version(store: Store) -> None:
     """Refuse a store of another schema.
 
     Raises:
-        StoreCorrupt: not a store of mfad, or a version that this program does not know.
+        StoreCorrupt: not a store of mfad, a version that this program does not know, or an unfinished copy.
     """
     with store.reading() as connection:
-        if not connection.execute(text(_IS_OURS[connection.dialect.name])).scalar():
+        if not _has_schema(connection):
             raise StoreCorrupt(f"{store}: is not a store of mfad", cure="run `mfactl init`")
         seen = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        copying = seen == SCHEMA and read_meta(connection, COPYING) is not None
+    if copying:
+        raise StoreCorrupt(
+            f"{store}: is the unfinished copy of another store", cure="run the same `mfactl store migrate` again to finish it"
+        )
     if seen != SCHEMA:
         raise StoreCorrupt(
             f"{store}: has schema {seen}, this version of mfad expects {SCHEMA}",
             cure="run `mfactl init` to bring an older store up to date, or install the mfad that wrote it",
         )
+
+
+def has_schema(store: Store) -> bool:
+    """Whether there is a store of mfad, of whichever version."""
+    with store.reading() as connection:
+        return _has_schema(connection)
+
+
+def _has_schema(connection: Connection) -> bool:
+    return bool(connection.execute(text(_IS_OURS[connection.dialect.name])).scalar())
 
 
 def bring_up_to_date(store: Store) -> None:
