@@ -128,15 +128,15 @@ def heard_s(at: Authority, station: Station, number: int) -> float:
 def report(outages: list[Outage], heard: list[float]) -> list[str]:
     """Print a table; the bars that were missed."""
     missed = []
-    columns = (f"{'first login s':>22}", "later, median ms", "  p99 ms", "alone, median ms", " ratio", "  back after s")
+    columns = (f"{'first login s':>18}", "later, median ms", "  p99 ms", "alone, median ms", "  p99 ms", " ratio", "  back after s")
     print(f"  {'':18} {' '.join(columns)}")
     for one in outages:
         first, back = Spread(tuple(one.first)), Spread(tuple(one.back))
         median, late = (percentile(one.later, share) * 1e3 for share in (0.5, 0.99))
-        peer = percentile(one.alone, 0.5) * 1e3
+        peer, peer_late = (percentile(one.alone, share) * 1e3 for share in (0.5, 0.99))
         print(
-            f"  {one.label:18} {first.text('.2f'):>22} {median:16.2f} {late:8.2f} {peer:16.2f} {median / peer:6.2f}"
-            f"   {back.text('.2f')}"
+            f"  {one.label:18} {first.text('.2f'):>18} {median:16.2f} {late:8.2f} {peer:16.2f} {peer_late:8.2f}"
+            f" {median / peer:6.2f}   {back.text('.2f')}"
         )
         missed += [
             f"{one.label}: {what} {value:.2f} {unit}"
