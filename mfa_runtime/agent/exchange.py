@@ -6,7 +6,10 @@ stop here: of a reading only the code goes out. A ruling counts for the event th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+
+from pydantic import ValidationError
 
 from mfa_core.audit import Outcome
 from mfa_core.model import ChapAnswer
@@ -26,6 +29,8 @@ from mfa_runtime.protocol.verifying import (
 )
 from mfa_runtime.protocol.words import VERIFY
 
+log = logging.getLogger(__name__)
+
 _MAX_METHODS = 16
 _REASONS = frozenset(Reason)
 _EXEMPTIONS = frozenset(Exemption)
@@ -41,10 +46,17 @@ class VerifyExchange:
 
     async def verify(self, referred: Sequence[Referred], *, budget_s: float) -> list[Ruled | None]:
         """See :class:`mfa_runtime.agent.link.Exchange`. Raises: Unreachable, Refused."""
-        sendable = [one for one in referred if one.name]
+        sendable: list[Referred] = []
+        written: list[VerifyAttempt] = []
+        for one in referred:
+            try:
+                written.append(write_referred(one))
+                sendable.append(one)
+            except ValidationError as err:  # a name that is none, for one: it is this login's trouble and not its neighbours'
+                log.debug("attempt %s cannot be asked about: %s", one.attempt.event_id, err)
         if not sendable:
             return [None] * len(referred)
-        request = VerifyRequest(attempts=tuple(write_referred(one) for one in sendable))
+        request = VerifyRequest(attempts=tuple(written))
         answer = await self._authorities().post(VERIFY, request.octets(), try_s=self._try_s, budget_s=budget_s)
         try:
             rulings = read_verify_answer(answer.body).rulings
@@ -57,7 +69,7 @@ class VerifyExchange:
 
 
 def write_referred(referred: Referred) -> VerifyAttempt:
-    """The question as it travels."""
+    """The question as it travels. Raises: ValidationError, for one that cannot."""
     attempt, groups = referred.attempt, referred.groups
     veiled = attempt.veiled
     return VerifyAttempt(

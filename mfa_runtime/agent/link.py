@@ -175,6 +175,8 @@ class Link:
             await self._refused(err)
             self.happened(Happening.LOST)
         else:
+            if len(rulings) != len(together):
+                raise RuntimeError(f"{len(together)} logins got {len(rulings)} rulings")
             for one, ruling in zip(together, rulings, strict=True):
                 self._tell(one, ruling)
 
