@@ -128,7 +128,7 @@ def heard_s(at: Authority, station: Station, number: int) -> float:
 def report(outages: list[Outage], heard: list[float]) -> list[str]:
     """Print a table; the bars that were missed."""
     missed = []
-    columns = (f"{'first login s':>18}", "later, median ms", "  p99 ms", "alone, median ms", "  p99 ms", " ratio", "  back after s")
+    columns = ("   first login s  ", "later, median ms", "  p99 ms", "alone, median ms", "  p99 ms", " ratio", "  back after s")
     print(f"  {'':18} {' '.join(columns)}")
     for one in outages:
         first, back = Spread(tuple(one.first)), Spread(tuple(one.back))
