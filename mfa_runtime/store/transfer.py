@@ -80,6 +80,7 @@ class _Copy:
         self._advance = advance
         self._rows_at_once = rows_at_once
         self._mark = ""
+        self._store_id = ""
         self._done: dict[str, list[Any] | None] = {}
         """By table: the last key that was copied; None when all of them were."""
         self.counts: dict[str, int] = {}
@@ -93,6 +94,7 @@ class _Copy:
         """See what is to be copied and what of it is there; how many rows are."""
         with self._source.reading() as connection:
             self._mark = _mark_of(connection)
+            self._store_id = read_meta(connection, "store_id") or ""
             self.counts = {table.name: _count(connection, table) for table in metadata.sorted_tables}
         with self._target.writing() as connection:
             there = {table.name: _count(connection, table) for table in metadata.sorted_tables}
@@ -106,7 +108,7 @@ class _Copy:
                 connection.execute(insert(meta).values(name=COPYING, value=self._state()))
                 return 0
             known = json.loads(state)
-            if known["store"] != self._store_id():
+            if known["store"] != self._store_id:
                 raise Conflict(
                     f"{self._target}: holds the unfinished copy of another store ({known['store'][:8]})",
                     cure="name an empty database, or drop this one",
@@ -135,19 +137,22 @@ class _Copy:
             whole = len(rows) < self._rows_at_once
             after = None if whole else [rows[-1][column.name] for column in key]
             self._done[table.name] = after
-            try:
-                with self._target.writing() as connection:
-                    if rows:
-                        connection.execute(insert(table), rows)
-                    connection.execute(update(meta).where(meta.c.name == COPYING).values(value=self._state()))
-            except StoreCorrupt as err:
-                first, last = ([rows[at][column.name] for column in key] for at in (0, -1))
-                raise StoreCorrupt(
-                    f"{self._target}: does not take the rows {first} to {last} of {table.name}: {err}",
-                    cure="look at these rows in the old store: a text that is too long, or holds a NUL",
-                ) from err
+            if rows:
+                self._write(table, rows)
             self._copied += len(rows)
             self._advance(table.name, self._copied, self._total)
+
+    def _write(self, table: Table, rows: list[dict[str, Any]]) -> None:
+        try:
+            with self._target.writing() as connection:
+                connection.execute(insert(table), rows)
+                connection.execute(update(meta).where(meta.c.name == COPYING).values(value=self._state()))
+        except StoreCorrupt as err:
+            first, last = ([rows[at][column.name] for column in table.primary_key.columns] for at in (0, -1))
+            raise StoreCorrupt(
+                f"{self._target}: does not take the rows {first} to {last} of {table.name}: {err}",
+                cure="look at these rows in the old store: a text that is too long, or holds a NUL",
+            ) from err
 
     def compare(self) -> None:
         """Read both whole and compare them."""
@@ -177,11 +182,8 @@ class _Copy:
         with self._target.writing() as connection:
             connection.execute(delete(meta).where(meta.c.name == COPYING))
 
-    def _store_id(self) -> str:
-        return self._mark.partition(" ")[0]
-
     def _state(self) -> str:
-        return json.dumps({"store": self._store_id(), "mark": self._mark, "done": self._done})
+        return json.dumps({"store": self._store_id, "mark": self._mark, "done": self._done})
 
 
 def _mark_of(connection: Connection) -> str:
