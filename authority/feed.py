@@ -183,8 +183,7 @@ class Feed:
             return known
 
         def work(connection: Connection) -> str | None:
-            now = latest_of(connection, present)
-            if now != found.latest:
+            if latest_of(connection, present) > found.latest:
                 return None
             return self.digests.of(connection, present.scope, found.generation, found.latest)
 

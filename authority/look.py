@@ -94,7 +94,8 @@ def look(connection: Connection, present: Present, request: SyncRequest, *, olde
     """
     generation = _generation(connection)
     seq = changes.now_at(connection)
-    latest = changes.latest(connection, group_topics(present.group, present.scope))
+    # Not below what is remembered: what was forgotten must not look as if it had never been.
+    latest = max(oldest, latest_of(connection, present))
     everything = Look(generation, seq, latest, -1, None)
     goes_on = place is not None and place.generation == generation and place.seq <= seq
     if place is not None and goes_on and place.since < 0:

@@ -34,7 +34,7 @@ CACHED_OCTETS: Final = 128 << 20
 class Wanted:
     """Which page. ``ids`` are the users that have changed, in order; None for all. ``after``: those above this number.
 
-    ``latest`` is the last change that concerns the group: with another one the page would say something else. ``granted``:
+    ``latest`` is the last change that concerns the group: after another one the page would say something else. ``granted``:
     the host keeps its keys as well as its group demands. ``host_id`` is 0 where it does not matter which host asks, and
     ``bucket`` changes with the time where the page has codes of a stretch of time.
     """
@@ -147,7 +147,7 @@ def make_page(rows: Rows, wanted: Wanted, keyring: Keyring, *, host_id: int, now
         last_id=last_id,
         more=full or not rows.ends,
         shared=shared,
-        consistent=rows.latest == wanted.latest,
+        consistent=rows.latest <= wanted.latest,
         made=tuple(books.made.values()),
     )
 
