@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ def installed(tmp_path: Path) -> Iterator[Installation]:
     installation = install(tmp_path)
     yield installation
     installation.close()
+
+
+@pytest.fixture
+def new_installed(tmp_path: Path) -> Callable[..., Installation]:
+    """Makes such a store with the people that the test names."""
+    return functools.partial(install, tmp_path)
 
 
 @pytest.fixture(scope="session")

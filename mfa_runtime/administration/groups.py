@@ -105,7 +105,7 @@ def members(connection: Connection, group: str) -> Iterator[str]:
         .where(memberships.c.user_group == group)
         .order_by(memberships.c.user_id)
     )
-    yield from connection.execution_options(yield_per=2_000).execute(query).scalars()
+    yield from connection.execute(query, execution_options={"yield_per": 2_000}).scalars()
 
 
 def _insert_once(dialect: Dialect) -> ClauseElement:

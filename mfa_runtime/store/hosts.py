@@ -156,7 +156,7 @@ def every(connection: Connection, *, host_group: str | None = None, state: HostS
         query = query.where(hosts.c.host_group == host_group)
     if state is not None:
         query = query.where(hosts.c.state == state.value)
-    for row in connection.execution_options(yield_per=1_000).execute(query):
+    for row in connection.execute(query, execution_options={"yield_per": 1_000}):
         yield _host(row)
 
 

@@ -1,4 +1,4 @@
-"""A process of its own that notes changes: ``python -m tests.runtime.changer STATE_DIR USER_ID COUNT``.
+"""A process of its own that notes changes: ``python -m tests.runtime.changer STATE_DIR USER_ID COUNT URL``.
 
 It waits for a line on stdin before it begins, holds each number for a moment before it commits, and prints the numbers it took.
 """
@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from mfa_runtime.store import changes
-from mfa_runtime.store.database import STORE_FILE, connect
+from mfa_runtime.store.opening import open_store
+from mfa_runtime.store.place import StorePlace
 
 HELD_S = 0.002
 
@@ -18,7 +19,7 @@ HELD_S = 0.002
 def main() -> None:
     """See the module."""
     directory, user_id, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    store = connect(directory / STORE_FILE)
+    store = open_store(StorePlace(directory, sys.argv[4]))
     print("here", flush=True)
     sys.stdin.readline()
     numbers = []

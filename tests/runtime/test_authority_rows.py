@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select, text
@@ -18,9 +18,12 @@ from mfa_runtime.store.ids import peek, take
 from mfa_runtime.store.key_pairs import KeyPair
 from mfa_runtime.store.schema import otp_uses
 from mfa_runtime.store.uses import Clash, Use
-from tests.doubles import ALICE, BOB, T0, Installation, install
+from tests.doubles import ALICE, BOB, T0, Installation
 
 DAY = 86_400.0
+
+New = Callable[..., Installation]
+"""Makes a store with these people, wherever the tests run."""
 
 
 # uses
@@ -146,9 +149,9 @@ def test_a_renewed_pair_takes_the_place_of_the_old_one(installed: Installation) 
         assert key_pairs.names(connection) == ["tls"]
 
 
-def test_codebooks_are_replaced_and_open_for_their_credential_alone(tmp_path: Path) -> None:
+def test_codebooks_are_replaced_and_open_for_their_credential_alone(new_installed: New) -> None:
     """A later book takes the place of an earlier one; a book that was moved does not open."""
-    installed = install(tmp_path, ALICE, BOB)
+    installed = new_installed(ALICE, BOB)
     ring = installed.keyring()
     with installed.store.writing() as connection:
         codebooks.put(connection, ring, [Codebook(1, 100, Secret(b"old")), Codebook(2, 200, Secret(b"two"))])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -30,23 +30,26 @@ from mfa_runtime.store.entitlement import UserRow
 from mfa_runtime.store.schema import changes as changes_table
 from mfa_runtime.store.schema import credentials as credentials_table
 from mfa_runtime.store.schema import users as users_table
-from tests.doubles import ALICE, BOB, T0, Installation, Person, attempt, default_policy, install
+from tests.doubles import ALICE, BOB, T0, Installation, Person, attempt, default_policy
 
 HANS = Person("hans", kind=FactorKind.HOTP)
 PARAMETERS = Parameters("Example")
 ROOT = Path(__file__).parents[2]
 
 Change = Callable[[Connection, Act], object]
+New = Callable[..., Installation]
+"""Makes a store with these people, wherever the tests run."""
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Installation:
+def numbered(new_installed: New) -> Iterator[Installation]:
     """A store whose clock runs: alice and bob are in group dev, hans is in none, carol has nothing yet."""
-    installed = install(tmp_path, ALICE, BOB, HANS)
+    installed = new_installed(ALICE, BOB, HANS)
     prepare(installed)
     with installed.store.writing() as connection:
         assert changes.begin_clock(connection)
-    return installed
+    yield installed
+    installed.close()
 
 
 def prepare(installed: Installation) -> None:
@@ -149,11 +152,11 @@ def test_every_act_is_tried_or_named_as_none_that_hosts_hear_of() -> None:
 
 
 @pytest.mark.parametrize("name", TOLD)
-def test_what_changes_a_user_for_hosts_is_noted_for_all_his_topics(authority: Installation, name: str) -> None:
+def test_what_changes_a_user_for_hosts_is_noted_for_all_his_topics(numbered: Installation, name: str) -> None:
     """Everybody's topic and that of each group that he is in, or was: with the number that is his version from then on."""
-    with authority.store.writing() as connection:
+    with numbered.store.writing() as connection:
         before, at = what_hosts_know(connection), changes.now_at(connection)
-        TOLD[name](connection, authority.act())
+        TOLD[name](connection, numbered.act())
         after = what_hosts_know(connection)
         changed = {user_id for user_id in after if after[user_id] != before.get(user_id)}
 
@@ -170,9 +173,9 @@ def test_what_changes_a_user_for_hosts_is_noted_for_all_his_topics(authority: In
 
 
 @pytest.mark.parametrize("name", TOLD)
-def test_a_store_without_an_authority_notes_nothing(tmp_path: Path, name: str) -> None:
+def test_a_store_without_an_authority_notes_nothing(new_installed: New, name: str) -> None:
     """No number, no row, no version."""
-    installed = install(tmp_path, ALICE, BOB, HANS)
+    installed = new_installed(ALICE, BOB, HANS)
     prepare(installed)
     with installed.store.writing() as connection:
         TOLD[name](connection, installed.act())
@@ -180,12 +183,13 @@ def test_a_store_without_an_authority_notes_nothing(tmp_path: Path, name: str) -
         assert changes.now_at(connection) == 0
         assert connection.execute(select(func.count()).select_from(changes_table)).scalar() == 0
         assert set(connection.execute(select(users_table.c.version)).scalars()) == {0}
+    installed.close()
 
 
-def test_a_recovery_code_is_nothing_that_hosts_hear_of(authority: Installation) -> None:
+def test_a_recovery_code_is_nothing_that_hosts_hear_of(numbered: Installation) -> None:
     """What changes nothing for hosts wakes none of them."""
-    with authority.store.writing() as connection:
-        act, alice = authority.act(), find_user(connection, "alice")
+    with numbered.store.writing() as connection:
+        act, alice = numbered.act(), find_user(connection, "alice")
         passwords.set_password(connection, act, "alice", Secret(b"correct horse"))
         recovery.new_recovery_codes(connection, act, alice, count=1)
         bypass.issue_bypass(connection, act, alice, reason="lost", approver="bob")
@@ -193,16 +197,16 @@ def test_a_recovery_code_is_nothing_that_hosts_hear_of(authority: Installation) 
         assert changes.now_at(connection) == 1
 
 
-def test_an_import_is_one_change_of_many_users(authority: Installation) -> None:
+def test_an_import_is_one_change_of_many_users(numbered: Installation) -> None:
     """A batch takes one number; the groups that the file names are joined in it."""
     rows = [
         ImportedCredential(line, f"user{line}", Secret(bytes([line]) * 20), groups=("dev", "new")) for line in range(1, 6)
     ]
     importing.import_rows(
-        authority.store, authority.act, rows, rules=IdentityRules(), source="test", dry_run=False, report=lambda _: None
+        numbered.store, numbered.act, rows, rules=IdentityRules(), source="test", dry_run=False, report=lambda _: None
     )
 
-    with authority.store.reading() as connection:
+    with numbered.store.reading() as connection:
         noted = changes.since(connection, ["group:new"], 1, 100)
         assert len(noted) == 5
         assert {row.seq for row in noted} == {2}
@@ -213,28 +217,28 @@ def test_an_import_is_one_change_of_many_users(authority: Installation) -> None:
 # reading
 
 
-def some_changes(authority: Installation) -> None:
-    with authority.store.writing() as connection:
+def some_changes(numbered: Installation) -> None:
+    with numbered.store.writing() as connection:
         changes.note_user(connection, 1, T0)  # 2
         changes.note_users(connection, [1, 2, 3], T0 + 1)  # 3
         changes.note_topic(connection, changes.host_group_topic("web"), T0 + 2)  # 4
         changes.note_user(connection, 3, T0 + 3, also=["group:old"])  # 5
 
 
-def test_a_reader_sees_its_own_topics_in_order(authority: Installation) -> None:
+def test_a_reader_sees_its_own_topics_in_order(numbered: Installation) -> None:
     """Those of another group are not in the answer, and nothing comes twice for one topic."""
-    some_changes(authority)
-    with authority.store.reading() as connection:
+    some_changes(numbered)
+    with numbered.store.reading() as connection:
         found = changes.since(connection, ["group:dev", "hostgroup:web"], 1, 100)
 
     assert [(row.seq, row.user_id) for row in found] == [(2, 1), (3, 1), (3, 2), (4, 0)]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
-def test_a_reader_pages_through_a_change_of_many_users(authority: Installation, limit: int) -> None:
+def test_a_reader_pages_through_a_change_of_many_users(numbered: Installation, limit: int) -> None:
     """Page by page the same rows as at once, also where a page ends between two users of one number."""
-    some_changes(authority)
-    with authority.store.reading() as connection:
+    some_changes(numbered)
+    with numbered.store.reading() as connection:
         at_once = changes.since(connection, ["group:*", "group:old"], 0, 100)
         paged: list[changes.Change] = []
         after, user = 0, 2**63 - 1
@@ -245,10 +249,10 @@ def test_a_reader_pages_through_a_change_of_many_users(authority: Installation, 
     assert {(row.seq, row.user_id) for row in paged} == {(row.seq, row.user_id) for row in at_once}
 
 
-def test_who_is_behind_what_was_forgotten_can_see_it(authority: Installation) -> None:
+def test_who_is_behind_what_was_forgotten_can_see_it(numbered: Installation) -> None:
     """What is forgotten goes by number; a cursor from before is below the oldest."""
-    some_changes(authority)
-    with authority.store.writing() as connection:
+    some_changes(numbered)
+    with numbered.store.writing() as connection:
         assert changes.oldest(connection) == 1
         assert changes.forget(connection, T0 + 1.5) > 0
         assert changes.oldest(connection) == 3
@@ -258,51 +262,51 @@ def test_who_is_behind_what_was_forgotten_can_see_it(authority: Installation) ->
         assert changes.oldest(connection) == changes.now_at(connection) == 5
 
 
-def test_forgetting_is_bounded(authority: Installation) -> None:
+def test_forgetting_is_bounded(numbered: Installation) -> None:
     """Logins wait for it: so many numbers at a time."""
-    some_changes(authority)
-    with authority.store.writing() as connection:
+    some_changes(numbered)
+    with numbered.store.writing() as connection:
         changes.forget(connection, T0 + 100, limit=1)
         assert changes.oldest(connection) == 2
 
 
-def test_a_clock_is_begun_once(authority: Installation) -> None:
+def test_a_clock_is_begun_once(numbered: Installation) -> None:
     """Who is there by then keeps version 0, and gets a number with his first change."""
-    with authority.store.writing() as connection:
+    with numbered.store.writing() as connection:
         changes.note_user(connection, 1, T0)
         assert not changes.begin_clock(connection)
         assert changes.now_at(connection) == 2
         assert [u.version for u in entitlement.documents(connection, [1, 2])] == [2, 0]
 
 
-def test_nothing_is_noted_of_what_is_rolled_back(authority: Installation) -> None:
+def test_nothing_is_noted_of_what_is_rolled_back(numbered: Installation) -> None:
     """The number is taken in the same transaction, and given again."""
     def fails() -> None:
-        with authority.store.writing() as connection:
+        with numbered.store.writing() as connection:
             changes.note_user(connection, 1, T0)
             raise KeyError
 
     with pytest.raises(KeyError):
         fails()
 
-    with authority.store.writing() as connection:
+    with numbered.store.writing() as connection:
         assert changes.since(connection, ["group:*"], 0, 10) == []
         assert changes.note_user(connection, 1, T0) == 2
 
 
-def test_a_login_can_note_a_change(authority: Installation) -> None:
+def test_a_login_can_note_a_change(numbered: Installation) -> None:
     """The transactions of logins take prepared statements only."""
-    session = authority.store.session()
+    session = numbered.store.session()
     with session.writing() as connection:
         assert changes.note_users(connection, [1, 2], T0) == 2
         assert len(changes.since(connection, ["group:dev"], 1, 10)) == 2
     session.close()
 
 
-def test_a_topic_is_a_range_of_the_index(authority: Installation) -> None:
+def test_a_topic_is_a_range_of_the_index(numbered: Installation) -> None:
     """What others heard of is not looked at, nor is anything sorted."""
     compiled = changes._SINCE
-    with authority.store.reading() as connection:
+    with numbered.store.reading() as connection:
         text = compiled._for(connection.dialect).text
         raw = connection.connection.driver_connection
         assert raw is not None
@@ -314,14 +318,14 @@ def test_a_topic_is_a_range_of_the_index(authority: Installation) -> None:
 
 # several processes
 
-WRITERS, WRITES = 3, 40
+WRITERS, WRITES = 3, 25
 
 
-def run_changers(directory: Path, read: Callable[[], None]) -> list[int]:
+def run_changers(directory: Path, url: str, read: Callable[[], None]) -> list[int]:
     """The numbers that three processes took, while ``read`` is called again and again."""
     changers = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.runtime.changer", str(directory), str(user), str(WRITES)],
+            [sys.executable, "-m", "tests.runtime.changer", str(directory), str(user), str(WRITES), url],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         for user in range(1, WRITERS + 1)
@@ -344,7 +348,7 @@ def run_changers(directory: Path, read: Callable[[], None]) -> list[int]:
             changer.wait()
 
 
-def test_no_reader_passes_a_change_by(authority: Installation, tmp_path: Path) -> None:
+def test_no_reader_passes_a_change_by(numbered: Installation, tmp_path: Path) -> None:
     """Three processes write, each holding its number for a while before it commits; the reader's cursor only rises.
 
     With a serial, which is taken before the commit and outside of it, this loses rows.
@@ -354,13 +358,14 @@ def test_no_reader_passes_a_change_by(authority: Installation, tmp_path: Path) -
 
     def read() -> None:
         nonlocal cursor
-        with authority.store.reading() as connection:
+        with numbered.store.reading() as connection:
             up_to = changes.now_at(connection)
             seen.extend((row.seq, row.user_id) for row in changes.since(connection, ["group:*"], cursor, 10_000))
         assert up_to >= cursor
         cursor = up_to
 
-    numbers = run_changers(tmp_path, read)
+    url = "" if numbered.store.path is not None else str(numbered.store)
+    numbers = run_changers(tmp_path, url, read)
 
     assert sorted(numbers) == list(range(2, 2 + WRITERS * WRITES))
     assert sorted({seq for seq, _ in seen}) == sorted(numbers)
@@ -370,9 +375,9 @@ def versions(connection: Connection, ids: Sequence[int]) -> list[int]:
     return [user.version for user in entitlement.documents(connection, ids)]
 
 
-def test_a_hard_lock_is_no_change(authority: Installation) -> None:
+def test_a_hard_lock_is_no_change(numbered: Installation) -> None:
     """Failures are counted where they happen; a stranger who guesses wakes no host."""
-    with authority.store.writing() as connection:
+    with numbered.store.writing() as connection:
         write_records(connection, {"account:alice": Record(failures=100, consecutive=100, not_before=1e12)})
         connection.execute(update(credentials_table).values(last_step=5, known_source="192.0.2.1"))
 
@@ -380,10 +385,10 @@ def test_a_hard_lock_is_no_change(authority: Installation) -> None:
         assert versions(connection, [1, 2, 3]) == [0, 0, 0]
 
 
-def test_the_grace_that_a_login_starts_is_a_change(tmp_path: Path) -> None:
+def test_the_grace_that_a_login_starts_is_a_change(new_installed: New) -> None:
     """Its end counts offline as well. The second login changes nothing."""
     dave = Person("dave", kind=None, state=EnrolmentState.NONE)
-    installed = install(tmp_path, dave, policy=default_policy(grace_s=7 * 86_400))
+    installed = new_installed(dave, policy=default_policy(grace_s=7 * 86_400))
     with installed.store.writing() as connection:
         changes.begin_clock(connection)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -20,10 +19,13 @@ from mfa_runtime.store import changes, entitlement
 from mfa_runtime.store.hosts import HostGroup
 from mfa_runtime.store.prepared import Prepared
 from mfa_runtime.store.schema import memberships
-from tests.doubles import ALICE, BOB, Installation, Person, install
+from tests.doubles import ALICE, BOB, Installation, Person
 
 OTHERS = 100_000
 ENTITLED = 1_000
+
+New = Callable[..., Installation]
+"""Makes a store with these people, wherever the tests run."""
 
 
 def numbers(installed: Installation, scope: set[str], limit: int = 2) -> list[int]:
@@ -36,16 +38,17 @@ def numbers(installed: Installation, scope: set[str], limit: int = 2) -> list[in
 
 
 @pytest.fixture
-def five(tmp_path: Path) -> Installation:
+def five(new_installed: New) -> Iterator[Installation]:
     """Users 1 to 5: 1 and 2 in a, 2 and 4 in b, 3 and 5 in none."""
-    installed = install(tmp_path, *(Person(f"user{number}") for number in range(1, 6)))
+    installed = new_installed(*(Person(f"user{number}") for number in range(1, 6)))
     with installed.store.writing() as connection:
         changes.begin_clock(connection)
         act = installed.act()
         groups.add_to_groups(connection, act, "user1", ["a"])
         groups.add_to_groups(connection, act, "user2", ["a", "b"])
         groups.add_to_groups(connection, act, "user4", ["b"])
-    return installed
+    yield installed
+    installed.close()
 
 
 @pytest.mark.parametrize(
@@ -152,7 +155,7 @@ def steps(installed: Installation, work: Callable[[Connection], object]) -> int:
     return count
 
 
-def test_users_that_are_not_entitled_cost_nothing(tmp_path: Path) -> None:
+def test_users_that_are_not_entitled_cost_nothing(new_installed: New) -> None:
     """A thousand entitled users among a thousand, and among a hundred and one thousand: the same steps, to a hundredth."""
     scope = frozenset({"wanted", "few"})
 
@@ -164,7 +167,7 @@ def test_users_that_are_not_entitled_cost_nothing(tmp_path: Path) -> None:
         assert len(list(entitlement.manifest(connection, scope))) == ENTITLED
         assert entitlement.count(connection, scope) == ENTITLED
 
-    installed = install(tmp_path)
+    installed = new_installed()
     add_others(installed, 10, ENTITLED, user_group="wanted")
     before = steps(installed, everything)
 
@@ -251,9 +254,9 @@ def test_the_longest_group_is_a_topic(five: Installation) -> None:
     assert len(row.topic) <= 160
 
 
-def test_users_are_listed_by_group(tmp_path: Path) -> None:
+def test_users_are_listed_by_group(new_installed: New) -> None:
     """And groups by how many are in them."""
-    installed = install(tmp_path, ALICE, BOB)
+    installed = new_installed(ALICE, BOB)
     with installed.store.writing() as connection:
         groups.add_to_groups(connection, installed.act(), "bob", ["dev"])
         listed = list(list_users(connection, UserFilter(member_of="dev"), now=0.0))

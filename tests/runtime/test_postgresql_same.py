@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from tests.runtime import (
     test_administration_enrolment,
     test_administration_users,
     test_audit_log,
+    test_authority_rows,
     test_changes,
+    test_entitlement,
+    test_hosts,
     test_import_into_store,
     test_ledger,
 )
@@ -23,6 +27,8 @@ ONLY_SQLITE = {
     # They look into the file, or at SQLite's own connections, locks and statements.
     "test_a_removed_chain_is_seen_by_the_high_water",
     "test_a_topic_is_a_range_of_the_index",
+    "test_no_statement_reads_a_whole_table",
+    "test_users_that_are_not_entitled_cost_nothing",
     "test_a_batch_is_judged_while_another_process_writes",
     "test_a_connection_that_does_not_wait_for_the_disk_is_nobody_elses",
     "test_a_damaged_file_refuses",
@@ -36,11 +42,20 @@ ONLY_SQLITE = {
     "test_what_need_not_wait_is_decided_at_once",
     "test_who_must_not_wait_does_not_wait_for_another_process",
     "test_who_must_not_wait_does_not_wait_for_the_writers_thread",
+    # They hardly ask the store, or ask it what the others ask.
+    "test_a_group_has_a_name_that_can_be_typed",
+    "test_a_group_may_demand_how_keys_are_kept",
+    "test_a_host_is_called_as_hosts_are",
+    "test_a_state_that_cannot_be_read_is_named",
+    "test_a_store_without_an_authority_notes_nothing",
+    "test_terms_have_bounds",
+    "test_two_manifests_have_one_digest_only_if_they_are_equal",
     # No column of PostgreSQL takes a text for a number.
     "test_a_row_of_rubbish_is_its_own_trouble",
 }
 MODULES = (
-    test_administration_enrolment, test_administration_users, test_audit_log, test_changes, test_import_into_store, test_ledger,
+    test_administration_enrolment, test_administration_users, test_audit_log, test_authority_rows, test_changes,
+    test_entitlement, test_hosts, test_import_into_store, test_ledger,
 )  # fmt: skip
 
 
@@ -50,6 +65,12 @@ def installed(postgresql: Cluster, tmp_path: Path) -> Iterator[Installation]:
     installation = install_on(postgresql, tmp_path)
     yield installation
     installation.close()
+
+
+@pytest.fixture
+def new_installed(postgresql: Cluster, tmp_path: Path) -> Callable[..., Installation]:
+    """As everywhere, on a server."""
+    return functools.partial(install_on, postgresql, tmp_path)
 
 
 def _taken_over() -> dict[str, object]:
