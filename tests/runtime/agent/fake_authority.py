@@ -111,6 +111,8 @@ class FakeAuthority:
     """Of changes."""
     signed: int = 0
     """Of the last signed answer."""
+    taken: int = 0
+    """The highest number of a user."""
     gone: list[int] = field(default_factory=list)
     refusal: Refusal | None = None
     fork: bool = False
@@ -144,7 +146,10 @@ class FakeAuthority:
     def add(self, person: Person, **values: Any) -> Kept:
         """A user, or other facts about one; hosts hear of it."""
         self.seq += 1
-        number = self.users[person.name].id if person.name in self.users else len(self.users) + 1
+        if person.name in self.users:
+            number = self.users[person.name].id
+        else:
+            self.taken = number = self.taken + 1
         kept = Kept(person, number, self.seq, values.pop("material", self.terms.material), **values)
         self.users[person.name] = kept
         self.changed.set()
