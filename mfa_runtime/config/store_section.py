@@ -58,12 +58,11 @@ def _check_parameters(query: str) -> None:
     except ValueError:
         raise Unfit("NAME=VALUE behind the question mark", seen="something else") from None
     for name, value in given:
-        if name in {"password", "passfile", "service"}:
+        if name in {"password", "passfile", "service", "sslpassword"}:
             raise Unfit("no password in the URL", "name the file that holds it in password_file", seen=name)
         if name not in PARAMETERS:
-            raise Unfit(
-                f"one of {', '.join(PARAMETERS)} behind the question mark", seen=name if name.isidentifier() else "another"
-            )
+            shown = name if name.replace("_", "").isalpha() else "another"
+            raise Unfit(f"one of {', '.join(PARAMETERS)} behind the question mark", seen=shown)
         if not value:
             raise Unfit(f"a value for {name}", seen=f"an empty {name}")
         if name == "sslmode" and value not in SSL_MODES:
