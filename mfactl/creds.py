@@ -98,6 +98,7 @@ def as_json(credential: ListedCredential) -> dict[str, object]:
         "digits": credential.digits,
         "period_s": credential.period_s,
         "label": credential.label,
+        "host": credential.host or None,
         "drift_steps": credential.drift_steps,
         "created_at": seconds_or_none(credential.created_at),
         "verified_at": seconds_or_none(credential.verified_at),
@@ -118,7 +119,7 @@ def rows(found: Iterable[ListedCredential]) -> None:
                 f"{one.digest}/{one.digits}" + (f"/{one.period_s}s" if one.period_s else ""),
                 moment(one.created_at),
                 moment(one.last_used_at),
-                one.label,
+                f"{one.label} (at {one.host} alone)".lstrip() if one.host else one.label,
             )
             for one in found
         ),

@@ -19,12 +19,12 @@ from mfa_runtime.administration.act import Act
 from mfa_runtime.administration.users import find_user, set_state
 from mfa_runtime.sealing import Place
 from mfa_runtime.store import changes
-from mfa_runtime.store.schema import credentials, users
+from mfa_runtime.store.schema import credentials, hosts, users
 
 
 @dataclass(frozen=True, slots=True)
 class ListedCredential:
-    """A credential without its secret. Times are Unix seconds, 0: never. ``host_id`` 0: it verifies on every host."""
+    """A credential without its secret. Times are Unix seconds, 0: never. ``host`` is the only one where it verifies, "" for all."""
 
     id: int
     user: str
@@ -40,11 +40,18 @@ class ListedCredential:
     expires_at: float
     drift_steps: int
     host_id: int = 0
+    host: str = ""
 
 
 def list_credentials(connection: Connection, user: User) -> Iterator[ListedCredential]:
     """A user's credentials, oldest first."""
-    for row in connection.execute(select(credentials).where(credentials.c.user_id == user.id).order_by(credentials.c.id)):
+    query = (
+        select(credentials, hosts.c.name.label("host_name"))
+        .outerjoin(hosts, hosts.c.id == credentials.c.host_id)
+        .where(credentials.c.user_id == user.id)
+        .order_by(credentials.c.id)
+    )
+    for row in connection.execute(query):
         yield ListedCredential(
             id=int(row.id),
             user=user.name,
@@ -60,6 +67,7 @@ def list_credentials(connection: Connection, user: User) -> Iterator[ListedCrede
             expires_at=row.expires_at,
             drift_steps=row.drift_steps,
             host_id=int(row.host_id),
+            host=(row.host_name or f"host {row.host_id}") if row.host_id else "",
         )
 
 

@@ -308,8 +308,8 @@ def test_a_credential_for_one_host_names_it(two_hosts: Installation) -> None:
         act, alice = two_hosts.act(), find_user(connection, "alice")
         pending = begin(connection, act, alice, Parameters("Example"), host_id=1)
         made, _ = provision_active(connection, act, alice, Parameters("Example"), host_id=2)
-        listed = {one.id: one.host_id for one in credentials.list_credentials(connection, alice)}
-        assert listed == {1: 0, made.credential_id: 2}  # the pending one was replaced
+        listed = {one.id: (one.host_id, one.host) for one in credentials.list_credentials(connection, alice)}
+        assert listed == {1: (0, ""), made.credential_id: (2, "db1.example")}  # the pending one was replaced
         assert pending.credential_id != made.credential_id
         with pytest.raises(NotFound):
             begin(connection, act, alice, Parameters("Example"), host_id=99)
