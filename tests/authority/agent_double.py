@@ -106,7 +106,7 @@ class AgentDouble:
     async def connect(self) -> aiohttp.ClientSession:
         """A session over connections that are kept, with the certificate that the host has now."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(ssl=self.key.context(self.trust, self.folder), limit=0)
+            connector = aiohttp.TCPConnector(ssl=self.key.context(self.trust, self.folder), limit=32)
             self._session = aiohttp.ClientSession(connector=connector)
         return self._session
 
