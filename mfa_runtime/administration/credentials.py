@@ -24,7 +24,7 @@ from mfa_runtime.store.schema import credentials, hosts, users
 
 @dataclass(frozen=True, slots=True)
 class ListedCredential:
-    """A credential without its secret. Times are Unix seconds, 0: never. ``host`` is the only one where it verifies, "" for all."""
+    """A credential without its secret. Times are Unix seconds, 0: never. ``host`` is the only one that it is for, "": all."""
 
     id: int
     user: str
