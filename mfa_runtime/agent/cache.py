@@ -28,6 +28,8 @@ from mfa_runtime.store import agent_state, codebooks
 from mfa_runtime.store.codebooks import Codebook
 from mfa_runtime.store.schema import credentials, users
 
+NO_GENERATION = "none"
+"""Of no store: an authority that is asked for what is new since then sends everything. Else what is here stays as it was."""
 _AT_ONCE = 500
 """Rows of one statement: SQLite takes 32,766 values."""
 _NOTHING = Secret(b"")
@@ -121,7 +123,7 @@ def wipe(connection: Connection, standing: str, act: Act, reason: str) -> bool:
     """The authority has cut this host off: forget every user and secret. Whether anything was here."""
     gone = set(connection.execute(select(users.c.id)).scalars())
     _remove_users(connection, gone)
-    agent_state.change(connection, standing=standing, cursor=-1, digest="", not_after=0.0)
+    agent_state.change(connection, standing=standing, generation=NO_GENERATION, digest="", not_after=0.0)
     act.record(connection, f"agent.{standing}", reason=reason, users=len(gone))
     return bool(gone)
 

@@ -173,7 +173,7 @@ class Follower:
             await self._begin_chain(str(err))
         except ManifestMismatch as err:
             again = self._full_before
-            await self._contact.run(self._forget_cursor)
+            await self._contact.run(self._ask_for_everything)
             if again:
                 return await self._answer_unusable(err, "manifest")
             log.warning("%s; %s", err, err.cure)
@@ -437,18 +437,18 @@ class Follower:
     def _wipe(self, standing: str, reason: str) -> bool:
         with self._contact.store.writing() as connection:
             state = agent_state.load(connection)
-            if state is None or (state.standing == standing and state.cursor < 0):
+            if state is None or state.standing == standing:
                 return False
             act = self._act(node_of(state.journal_epoch))
             if standing == "revoked":
                 return cache.wipe(connection, standing, act, reason)
-            agent_state.change(connection, standing=standing, cursor=-1, not_after=0.0)
+            agent_state.change(connection, standing=standing, generation=cache.NO_GENERATION, not_after=0.0)
             act.record(connection, f"agent.{standing}", state.host_name, reason=reason)
             return False
 
-    def _forget_cursor(self) -> None:
+    def _ask_for_everything(self) -> None:
         with self._contact.store.writing() as connection:
-            agent_state.change(connection, cursor=-1, digest="")
+            agent_state.change(connection, generation=cache.NO_GENERATION, digest="")
 
     async def _begin_chain(self, reason: str) -> None:
         self.counted.forks += 1

@@ -378,7 +378,7 @@ async def drops(request: web.Request, _body: bytes) -> web.StreamResponse | None
     """Close the connection without a word."""
     assert request.transport is not None
     request.transport.abort()
-    return None
+    return web.Response()
 
 
 async def hangs(request: web.Request, _body: bytes) -> web.StreamResponse | None:
