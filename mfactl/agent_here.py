@@ -209,7 +209,7 @@ def alone(here: Here, *, now: float) -> str:
     from mfactl.reasons import REFUSALS
 
     if here.refusal is not None:
-        return f"no: {REFUSALS[here.refusal].meaning}"
+        return f"no: {REFUSALS[here.refusal].meaning.removeprefix('no authority could be reached, and ')}"
     services = ", ".join(here.terms.offline_services)
     after = f", once no authority has answered for {span(here.terms.offline_after_s)}" if here.terms.offline_after_s else ""
     return f"until {moment(here.state.not_after)} (for {span(here.state.not_after - now)}), for {services}{after}"

@@ -112,7 +112,8 @@ def show(session: Session, name: str, *, json: bool) -> None:
         alarms = [one for one in list_alarms(connection) if one.host_id == host.id]
     material = group.material if group is not None and group.admits(host.key_protection) else None
     # A book of codes reaches a quarter beyond the lease; what is known here is an upper bound.
-    codes_until = host.lease_until + group.max_offline_s / 4 if group and material is HostMaterial.CODEBOOK else 0.0
+    books = group is not None and material is HostMaterial.CODEBOOK and host.lease_until > 0
+    codes_until = host.lease_until + group.max_offline_s / 4 if group is not None and books else 0.0
     if json:
         more = {"material": material, "codes_until": seconds_or_none(codes_until), "alarms": len(alarms)}
         say_json(as_json(known) | more)
@@ -121,7 +122,10 @@ def show(session: Session, name: str, *, json: bool) -> None:
     say(f"group         {host.host_group}; holds {'no secrets' if material is None else material}")
     say(f"joined        {moment(host.joined_at)}")
     say(f"last seen     {moment(host.last_seen)} ({span(known.silent_s)} ago), from {host.address or '-'}")
-    say(f"lease         until {moment(host.lease_until)}: it may decide alone until then, even if it is revoked and cut off")
+    if host.lease_until > 0:
+        say(f"lease         until {moment(host.lease_until)}: until then it may decide alone, even revoked, if it is cut off")
+    else:
+        say("lease         none yet: it decides nothing alone")
     if codes_until:
         say(f"codes         until {moment(codes_until)} at the latest: a copy of it gives none after that")
     say(f"up to date    {'no: there are changes that it has not confirmed' if known.behind else 'yes'}")

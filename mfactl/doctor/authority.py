@@ -98,8 +98,14 @@ def _hosts(connection: Connection, session: Session) -> Iterator[Finding]:
     now = session.now
     found = known_hosts(connection, now=now)
     active = [one for one in found if one.host.state == "active"]
+    quarantined = [one for one in found if one.host.state == "quarantined"]
+    if quarantined:
+        yield Finding(
+            Weight.PROBLEM, PLACE, f"{counted(len(quarantined), 'host')} in quarantine: {_named(quarantined)}",
+            "`mfactl agent alarms` says why; then `mfactl agent release HOST`, or revoke it",
+        )  # fmt: skip
     if not active:
-        yield Finding(Weight.GOOD, PLACE, "no host has joined yet")
+        yield Finding(Weight.GOOD, PLACE, "no active host" if found else "no host has joined yet")
         return
     silent = [one for one in active if one.silent_s > SILENT_S]
     if silent:
@@ -122,12 +128,6 @@ def _hosts(connection: Connection, session: Session) -> Iterator[Finding]:
     if off:
         seen = f"{counted(len(off), 'host')} with a wrong clock: {_named(off)}"
         yield Finding(Weight.WARNING, "clock", seen, "`timedatectl set-ntp true` there")
-    quarantined = [one for one in found if one.host.state == "quarantined"]
-    if quarantined:
-        yield Finding(
-            Weight.PROBLEM, PLACE, f"{counted(len(quarantined), 'host')} in quarantine: {_named(quarantined)}",
-            "`mfactl agent alarms` says why; then `mfactl agent release HOST`, or revoke it",
-        )  # fmt: skip
     most = session.config.authority.max_hosts
     if len(found) > most * NEARLY_FULL:
         yield Finding(
