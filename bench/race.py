@@ -6,7 +6,7 @@ all of them, and once more after a second kill. Then none may succeed twice, who
 SUCCESS at all is good only where the store says that the code was spent for an answer that died with mfad.
 
 Prints a table, and exits with 1 on a double accept, on an accept too few, or on a broken audit chain. Run it as
-``python -m bench.race --rounds 50 [--kill]``.
+``python -m bench.race --rounds 50 [--kill]``. ``--postgresql`` races authorities on one store: :mod:`bench.race_authorities`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from bench import race_authorities
 from bench.stage import ROOT, Stage, name_of, stage
 from mfa_runtime.store import audit_log
 from tests.pam_mfa.pam_harness import Always, PamCode, PamTransaction, auth_line, build
@@ -247,7 +248,11 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=PROCESSES)
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000, help="of the moments of the kills")
+    parser.add_argument("--postgresql", action="store_true", help="two authorities on one SQLite file and one PostgreSQL")
+    parser.add_argument("--codes", type=int, default=300, help="of that race")
     options = parser.parse_args()
+    if options.postgresql:
+        return race_authorities.main(options.codes, kill=options.kill, seed=options.seed)
     print(f"{options.processes} processes x {options.threads} threads, seed {options.seed}")
     print(f"{'round':>5}  {'SUCCESS':>9}  {'on record':>9}  {'AUTH_ERR':>8}  {'UNAVAIL':>7}  {'other':>5}  {'s':>5}")
     bad, lost = 0, 0
