@@ -6,6 +6,7 @@ Room rule: mappings. What an authority does stands in :mod:`authority`.
 from __future__ import annotations
 
 import os
+import socket
 import time
 
 from authority.door import AuthorityDoor
@@ -14,10 +15,31 @@ from mfa_core.errors import ConfigurationError
 from mfa_runtime.config import Config
 from mfa_runtime.config.authority_section import OnReplay
 from mfa_runtime.ledger import Ledger
+from mfa_runtime.protocol.syncing import rules_digest
+from mfa_runtime.store import shared_rules
 from mfa_runtime.store.database import Store
 from mfa_runtime.verification import Verification
 
 MAX_TRUST_OCTETS = 64 * 1024
+
+
+class RulesNote:
+    """Says in a store that other authorities share by which rules this one goes, so that the doctor can compare them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._said = ("", 0.0)
+
+    def say(self, config: Config, now: float) -> None:
+        """Say it when it has changed, and every hour; ``now`` is Unix seconds. Raises: as writing to the store does."""
+        digest = rules_digest(config.rules)
+        before, at = self._said
+        if not self._store.several_writers or (digest == before and 0.0 <= now - at < shared_rules.EVERY_S):
+            return
+        name = config.authority.name or socket.gethostname()
+        with self._store.writing() as connection:
+            shared_rules.note(connection, name, digest, now)
+        self._said = (digest, now)
 
 
 def build_authority_settings(config: Config) -> AuthoritySettings:

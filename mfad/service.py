@@ -23,6 +23,7 @@ from mfa_runtime.config.sections import Role
 from mfa_runtime.state_lock import StateLock
 from mfa_runtime.store.database import restrict_file_mode
 from mfa_runtime.upkeep import HighWater, WriteAheadLog, forget
+from mfad.authority import RulesNote
 from mfad.build import ALL_DOORS, Parts, build
 from mfad.collector import let_the_collector_rest
 from mfad.ldap import sockets_for_worker as ldap_sockets
@@ -36,6 +37,8 @@ from radius_plugin.configuration import build_radius_settings
 CHECKPOINT_EVERY_S = 1.0
 FORGET_EVERY_S = 600.0
 HIGH_WATER_EVERY_S = 60.0
+RULES_NOTE_EVERY_S = 10.0
+"""How soon the doctor of another authority can see other rules; mostly there is nothing to say."""
 
 log = logging.getLogger("mfad")
 
@@ -83,6 +86,9 @@ async def serve(config: Config, config_file: Path, load: Callable[[], Config], n
             asyncio.create_task(_every(HIGH_WATER_EVERY_S, lambda: high_water.write(parts.store))),
             asyncio.create_task(_watchdog(notifier)),
         ]
+        if parts.authority is not None:
+            rules = RulesNote(parts.store)
+            upkeep.append(asyncio.create_task(_every(RULES_NOTE_EVERY_S, lambda: rules.say(parts.config, time.time()))))
         let_the_collector_rest()
         notifier.ready()
         sys.stderr.write(f"mfad: ready, pid {os.getpid()}, {_listening(config)}\n")

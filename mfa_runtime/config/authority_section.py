@@ -56,7 +56,7 @@ class Authority(Section):
     """What an authority is. ``host_certificate`` and ``long_poll`` are seconds.
 
     ``name`` "" is the host's own; two authorities on one database need two. ``tls`` None: a certificate of mfad's own CA.
-    ``trust_file`` is what hosts check a certificate of ``tls`` against; None: what their system trusts.
+    ``trust_file`` is what hosts check a certificate of ``tls`` against: they trust nothing else.
     """
 
     listen: Annotated[tuple[AnEndpoint, ...], BeforeValidator(_listeners)] = (Endpoint("127.0.0.1", 18_443),)

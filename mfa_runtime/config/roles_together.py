@@ -41,6 +41,11 @@ def _authority(settings: Settings) -> Iterator[Fault]:
     for index, one in enumerate(authority.listen):
         if one in authority.listen[:index]:
             yield Fault(("authority", "listen", index), f"{one} twice", "addresses that differ", "take one of them out")
+    if authority.tls is not None and authority.trust_file is None:
+        yield Fault(
+            ("authority", "tls"), "a certificate of somebody else, and no CA to check it against", "trust_file beside it",
+            "name the file (PEM) of the CA that signed it: a host trusts what it is told when it joins, and nothing else",
+        )  # fmt: skip
     if authority.trust_file is not None and authority.tls is None:
         yield Fault(
             ("authority", "trust_file"), "trust_file, and no certificate of somebody else", "a section tls beside it",

@@ -107,6 +107,9 @@ authority:
         pytest.param(
             "role: authority\nauthority: {tls: {key_file: a}}", [(2, "authority.tls.certificate_file")], id="half a pair"
         ),
+        pytest.param(
+            "role: authority\nauthority: {tls: {key_file: a, certificate_file: b}}", [(2, "authority.tls")], id="no trust"
+        ),
         pytest.param("role: authority\nauthority: {trust_file: a}", [(2, "authority.trust_file")], id="trust alone"),
         pytest.param("role: authority\nauthority: {long_poll: 51s}", [(2, "authority.long_poll")], id="too long a wait"),
         pytest.param("role: authority\nauthority: {host_certificate: 5m}", [(2, "authority.host_certificate")], id="5m"),
