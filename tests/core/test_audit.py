@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfa_core.audit import GENESIS, MAX_TEXT, Administered, AttemptDecided, Event, Outcome, canonical, link
+from mfa_core.audit import GENESIS, MAX_TEXT, Administered, AttemptDecided, By, Event, Outcome, canonical, link
 
 
 def decided(**changes: object) -> AttemptDecided:
@@ -90,6 +90,7 @@ def test_any_text_is_one_line(user: str, client: str) -> None:
         decided(),
         decided(reason="mismatch", source="192.0.2.1", client="tty1", failures=3, note='n"\x1b', user="al\nice\udc80"),
         decided(factor="totp", credential="totp:7", step=0, at=1795312370.3536215),
+        decided(by=By.HOST, client="tty1", failures=3, host="web1.example"),
         Administered("e", 1.0, "root", "user.lock", "bob", {"z": 1, "a": "ä", "f": 0.25}),
         Administered("e", 1.0, "root", "store.create"),
     ],
@@ -103,7 +104,7 @@ def test_the_canonical_text_is_what_the_json_library_gives_with_sorted_keys(even
     st.fixed_dictionaries(
         {"at": st.floats(allow_nan=False, allow_infinity=False), "outcome": st.sampled_from(Outcome)},
         optional={name: st.text(max_size=300) for name in ("reason", "rule", "source", "client", "factor", "credential", "note",
-                                                            "door", "service", "user", "event_id")}
+                                                            "door", "service", "user", "event_id", "by", "host")}
         | {"step": st.integers(-1, 1 << 40), "failures": st.integers(0, 100)},
     )
 )  # fmt: skip
