@@ -198,7 +198,7 @@ def holders_of(connection: Connection, credential_id: int, now: float) -> list[H
     ).first()
     if row is None:
         raise NotFound(f"there is no credential {credential_id}", cure="see `mfactl cred list NAME`")
-    counts = row.state in {CredentialState.ACTIVE, CredentialState.SUSPENDED} and row.kind == FactorKind.TOTP
+    counts = row.state == CredentialState.ACTIVE and row.kind == FactorKind.TOTP
     forgotten = changes.oldest(connection)
     groups = {group.name: group for group in hosts.every_group(connection)}
     scopes = {name: entitlement.scope_of(connection, name) for name in groups}

@@ -341,12 +341,15 @@ def test_a_credential_is_held_where_its_user_may_log_in(two_hosts: Installation)
             holders_of(connection, 99, T0)
 
 
-def test_a_revoked_credential_is_held_until_the_host_has_heard_of_it(two_hosts: Installation) -> None:
-    """And a host that never comes back, until its lease is over."""
+@pytest.mark.parametrize("stop", [credentials.revoke_credential, credentials.suspend_credential])
+def test_a_stopped_credential_is_held_until_the_host_has_heard_of_it(
+    two_hosts: Installation, stop: Callable[[Connection, Act, int], object]
+) -> None:
+    """And by a host that never comes back, until its lease is over."""
     with two_hosts.store.writing() as connection:
         synced(connection, "web1.example")
         synced(connection, "db1.example")
-        credentials.revoke_credential(connection, two_hosts.act(), 1)
+        stop(connection, two_hosts.act(), 1)
         assert held_by(connection, 1) == {"web1.example": Why.BEHIND}
         synced(connection, "web1.example")
         assert held_by(connection, 1) == {}
