@@ -11,9 +11,12 @@ from types import FrameType
 
 import pytest
 
-from mfa_core.model import EnrolmentState, FactorKind, User
+from mfa_core import codebook
+from mfa_core.model import EnrolmentState, FactorKind, Material, User
+from mfa_core.oath import step_at
 from mfa_core.passcode import read_passcode
 from mfa_core.policy import Decision
+from mfa_core.secret import Secret
 from mfa_core.throttle import Throttle
 from mfa_core.verifier import Settings, Situation, judge
 from mfa_runtime.administration.bypass import issue_bypass
@@ -63,6 +66,24 @@ def test_a_wrong_code_costs_the_same_hmacs_for_everybody(who: str) -> None:
         return found["one_code"]
 
     assert judged(**STRANGERS[who]) == judged() == 26
+
+
+BEFORE = step_at(T0, 30) - 1
+HELD = {
+    "codebook": codebook.as_book(ALICE.credential, BEFORE, Secret(codebook.pack(ALICE.credential, BEFORE, 10))),
+    "nothing": replace(ALICE.credential, secret=Secret(b""), material=Material.NONE),
+}
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_a_host_that_is_alone_shows_nobody_what_it_holds_of_whom(held: str) -> None:
+    """A seed, a book, nothing, or a name that it has not heard of: the same HMACs for a wrong code."""
+
+    def judged(**changes: object) -> int:
+        found = calls(lambda: judge(attempt("alice", GUESS), _situation(partial=True, **changes), Settings()))
+        return found["one_code"]
+
+    assert judged(credentials=(HELD[held],)) == judged(**STRANGERS["unknown"]) == judged() == 26
 
 
 @pytest.mark.parametrize("kind", [FactorKind.RECOVERY, FactorKind.RECOVERY_KEY, FactorKind.BYPASS])
