@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -31,8 +31,8 @@ from tests.end_to_end.daemon import Mfad, Person
 from tests.end_to_end.host import SSHD, Host, Sshd, private_host
 from tests.end_to_end.namespaces import Machine, Network
 from tests.end_to_end.postgresql import Cluster
-from tests.end_to_end.programs import clean_environment, must_have, run, wait_until
-from tests.end_to_end.radius_packets import ACCESS_ACCEPT, Nas
+from tests.end_to_end.programs import PATIENCE_S, clean_environment, must_have, run, wait_until
+from tests.end_to_end.radius_packets import Nas
 from tests.pam_mfa.pam_harness import Items, PamCode, Seen, auth_line, run_pam
 
 STORE = "mfad.sqlite"
@@ -51,6 +51,7 @@ for words in json.load(sys.stdin):
         sys.exit(f"{words}: exit {status}: {said[-1]}")
 print(json.dumps(said))
 """
+_ASKED, _LOST = "the authority is there: it is asked", "the authority is gone"
 FROM = Items(rhost="192.0.2.44")
 """Where the person at the PAM door comes from."""
 
@@ -135,10 +136,6 @@ class Station(Mfad):
         found = self.events(event="attempt", user=name)
         return [str(one.get("reason", "")) for one in found if one["outcome"] != "challenged"]
 
-    def why_last(self, name: str) -> str:
-        """The last of them."""
-        return self.reasons(name)[-1]
-
     def accepts(self, name: str) -> list[tuple[str, int]]:
         """Event and step of each login of a user that was let in by a code, as written down here; each event once."""
         found = {one["id"]: one["step"] for one in self.events(event="attempt", user=name, outcome="accepted")}
@@ -170,7 +167,7 @@ class Authority(Station):
 
     def wait_for_alarm(self, kind: str, count: int = 1) -> list[dict[str, Any]]:
         """Until there are ``count`` alarms of this kind; them."""
-        wait_until(lambda: len(self._of(kind)) >= count, f"alarm {kind}: {self.alarms()}\n{self.log()[-3000:]}")
+        wait_until(lambda: len(self._of(kind)) >= count, lambda: f"alarm {kind}: {self.alarms()}\n{self.log()[-3000:]}")
         return self._of(kind)
 
     def _of(self, kind: str) -> list[dict[str, Any]]:
@@ -203,6 +200,12 @@ class Agent(Station):
             doors["radius"] = {"listen": [f"127.0.0.1:{RADIUS_PORT}"], "clients": [client]}
         return {"role": "agent", "doors": {**doors, **spec.doors}, **spec.settings}
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether it asks the authority about logins, as far as its log tells."""
+        said = self.log()
+        return said.rfind(_ASKED) > max(said.rfind(_LOST), said.rfind("mfad: ready"))
+
     def state(self) -> dict[str, Any]:
         """The row that says what it was told."""
         (row,) = self.rows("SELECT * FROM agent_state")
@@ -223,7 +226,7 @@ class Agent(Station):
 
     def wait_until_it_holds(self, *names: str) -> None:
         """Until a sync has brought these people."""
-        wait_until(lambda: all(self.holds(one) for one in names), f"{names} at {self.name}:\n{self.log()[-3000:]}")
+        wait_until(lambda: all(self.holds(one) for one in names), lambda: f"{names} at {self.name}:\n{self.log()[-3000:]}")
 
     # logging in
 
@@ -243,12 +246,22 @@ class Agent(Station):
         assert seen.code in {PamCode.SUCCESS, PamCode.AUTH_ERR, PamCode.MAXTRIES, PamCode.AUTHINFO_UNAVAIL}, seen
         return seen.code == PamCode.SUCCESS
 
+    def refusal(self, name: str, code: str, service: str = "sshd", *, at: Station | None = None) -> str:
+        """The reason why a code is refused at the PAM door, as written down here (or ``at`` another one); "" if it lets in."""
+        where = at or self
+        before = len(where.reasons(name))
+        if self.takes(name, code, service):
+            return ""
+        # Verdicts that spend and count nothing are written with the next one that does.
+        wait_until(lambda: len(where.reasons(name)) > before, f"a refusal of {name} is written down")
+        return where.reasons(name)[-1]
+
     def radius(self, name: str, code: str) -> bool:
         """Whether a code lets in at the RADIUS door."""
         with self.machine.entered():
             nas = Nas(("127.0.0.1", RADIUS_PORT), RADIUS_SECRET.encode())
         with nas:
-            return nas.ask(nas.login(name, code)).code == ACCESS_ACCEPT
+            return nas.ask(nas.login(name, code)).what == "Accept"
 
     def sshd(self) -> Sshd:
         """An sshd that asks for password and code."""
@@ -337,9 +350,10 @@ class Site:
         agent.mfactl_each(("init",), words)
 
     def wait_until_merged(self, *names: str) -> None:
-        """Until the authority has the whole journal of these agents."""
+        """Until the authority has the whole journal of these agents, and they ask it again."""
         for name in names or self.agents:
-            wait_until(lambda name=name: self._merged(name), f"the journal of {name} is merged:\n{self.logs()}")
+            self.until(lambda name=name: self._merged(name), f"the journal of {name} is merged")
+            self.until(lambda name=name: self.agents[name].is_connected, f"{name} asks again")
 
     def _merged(self, name: str) -> bool:
         agent = self.agents[name]
@@ -348,6 +362,10 @@ class Site:
         (head,) = agent.rows("SELECT coalesce(max(seq), 0) AS seq FROM audit WHERE node = ?", node)
         there = self.authority.host(name)
         return bool((there["journal_epoch"], there["journal_seq"]) == (epoch, head["seq"]))
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for ``condition``; where it does not come, every log is shown."""
+        wait_until(condition, lambda: f"{what}\n{self.logs()}", patience_s=2 * PATIENCE_S)
 
     def logs(self) -> str:
         """The end of every log, for a test that fails."""
@@ -405,7 +423,7 @@ def build(
     for one in made:
         one.wait_until_ready()
     for one in made:
-        wait_until(lambda one=one: one.state()["cursor"] >= 0, f"{one.name} has synced:\n{site.logs()}")
+        site.until(lambda one=one: one.is_connected, f"{one.name} asks the authority")
     return site
 
 

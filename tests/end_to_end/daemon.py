@@ -23,7 +23,7 @@ from typing import Any
 import pyotp
 import yaml
 
-from tests.end_to_end.programs import clean_environment, run, start, stop, wait_until
+from tests.end_to_end.programs import PATIENCE_S, clean_environment, run, start, stop, wait_until
 
 WINDOW = 1
 CROWD = "person"
@@ -162,7 +162,9 @@ class Mfad:
     def wait_until_ready(self) -> None:
         """Until it says so."""
         wait_until(
-            lambda: self.log().count("mfad: ready") > self._readies or not self.running, f"mfad is ready:\n{self.log()}"
+            lambda: self.log().count("mfad: ready") > self._readies or not self.running,
+            lambda: f"mfad is ready:\n{self.log()}",
+            patience_s=3 * PATIENCE_S,
         )
         assert self.running, f"mfad ended: {self.log()}"
 
@@ -192,7 +194,7 @@ class Mfad:
         """SIGHUP, until the log says that it was taken."""
         before = self.log().count("configuration reloaded")
         self.signal_reload()
-        wait_until(lambda: self.log().count("configuration reloaded") > before, f"reload:\n{self.log()}")
+        wait_until(lambda: self.log().count("configuration reloaded") > before, lambda: f"reload:\n{self.log()}")
 
     def connections(self) -> int:
         """Sockets that the daemon has open."""

@@ -21,12 +21,18 @@ PATIENCE_S = 30.0
 _PR_SET_PDEATHSIG = 1
 
 
-def wait_until(condition: Callable[[], object], what: str, *, patience_s: float = PATIENCE_S) -> None:
-    """Return as soon as ``condition`` holds. Raises: AssertionError after ``patience_s``, saying ``what`` did not come."""
+def wait_until(
+    condition: Callable[[], object], what: str | Callable[[], str], *, patience_s: float = PATIENCE_S
+) -> None:
+    """Return as soon as ``condition`` holds.
+
+    Raises: AssertionError after ``patience_s``, saying ``what`` did not come; a function says it as things are then.
+    """
     give_up_at = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > give_up_at:
-            raise AssertionError(f"waited {patience_s:.0f} s in vain: {what}")
+            missed = what if isinstance(what, str) else what()
+            raise AssertionError(f"waited {patience_s:.0f} s in vain: {missed}")
         time.sleep(0.02)
 
 
