@@ -34,17 +34,17 @@ def tail(
     json: Json = False,
 ) -> None:
     """Show the newest events."""
-    from mfa_runtime.administration.act import LOCAL_NODE
     from mfa_runtime.store import audit_log
     from mfactl.session import open_session
 
     with open_session(context) as session:
         with session.reading() as connection:
             entries = audit_log.tail(connection, limit=number)
+            # Chains that come up later (another machine's, a host's journal) are followed from their beginning.
+            places = _heads(connection)
         if json and not follow:
             say_json_list(json_text.loads(entry.body) for entry in entries)
             return
-        places: dict[str, int] = {} if entries else {LOCAL_NODE: 0}
         while True:
             for entry in entries:
                 places[entry.node] = entry.seq
@@ -56,8 +56,11 @@ def tail(
             if not entries:
                 time.sleep(FOLLOW_EVERY_S)
             with session.reading() as connection:
+                grown = [node for node, seq in _heads(connection).items() if seq > places.get(node, 0)]
                 entries = [
-                    entry for place in places.items() for entry in audit_log.tail(connection, limit=_PAGE, after=place)
+                    entry
+                    for node in grown
+                    for entry in audit_log.tail(connection, limit=_PAGE, after=(node, places.get(node, 0)))
                 ]
 
 
@@ -141,6 +144,15 @@ def why(
         say(f"{'meaning':<12}{told.meaning}")
         if told.cure:
             say(f"{'cure':<12}{told.cure}")
+
+
+def _heads(connection: Connection) -> dict[str, int]:
+    """How far each chain goes."""
+    from sqlalchemy import select
+
+    from mfa_runtime.store.schema import audit_head
+
+    return {node: int(seq) for node, seq in connection.execute(select(audit_head.c.node, audit_head.c.seq))}
 
 
 def _from_host(connection: Connection, node: str) -> dict[str, Any]:

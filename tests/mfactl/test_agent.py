@@ -691,6 +691,23 @@ def test_why_says_from_which_host_an_event_came(authority: Place) -> None:
     assert told["advice"].startswith("no authority answered, this host decided alone")
 
 
+def test_the_journal_of_a_host_that_joins_later_is_followed(authority: Place) -> None:
+    """A chain that was not there when `audit tail -f` began."""
+    command = [sys.executable, "-m", "mfactl", "audit", "tail", "-f", "-n", "1", "--json", "--config", str(authority.config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        try:
+            assert follower.stdout is not None
+            first = json.loads(follower.stdout.readline())
+            with authority.writing() as (connection, act):
+                act = Act("mfad", act.now, os.urandom, act.keyring, "host:1:1")
+                act.record(connection, "agent.join", "web1")
+            second = json.loads(follower.stdout.readline())
+        finally:
+            follower.terminate()
+
+    assert (first["action"], second["action"]) == ("host_group.entitle", "agent.join")
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0, "0s"), (59, "59s"), (61, "1m 1s"), (86_399, "23h 59m"), (259_200, "3d"), (-90, "1m 30s")]
 )
