@@ -15,7 +15,7 @@ from mfa_core.audit import By, Outcome
 from mfa_core.model import Attempt, Credential, CredentialState, FactorKind, FirstFactor
 from mfa_core.policy import TYPED_FACTORS
 from mfa_core.split import Split
-from mfa_core.throttle import Record, Standing, Throttle, ThrottleRules, charge, charge_source, standing, succeed
+from mfa_core.throttle import Record, Throttle, charge, charge_source, succeed
 from mfa_core.value import hot_value
 from mfa_core.verdict import Accepted, Exempt, Exemption, Reason, Unavailable, Unready
 from mfa_core.verifier import (
@@ -171,11 +171,19 @@ def _rejected(attempt: Attempt, situation: Situation, settings: Settings, ruled:
         return _unavailable(attempt, situation, "", note=f"the authority refuses for {ruled.reason!a}")
     rules, now = settings.throttle, situation.now
     throttle = situation.throttle
-    if reason in _LOOKED_AT:
-        throttle = _released(throttle, now, rules)
+    if reason is Reason.LOCKED:
+        # Else a host that is cut off would let guess on, on an account that is locked for everybody.
+        throttle = _with_consecutive(throttle, max(throttle.account.consecutive, rules.hard_cap))
+    elif reason in _LOOKED_AT and throttle.account.consecutive >= rules.hard_cap:
+        # An administrator has taken the lock away there. What this host has counted alone never comes to so much, and stays.
+        throttle = _with_consecutive(throttle, 0)
     if ruled.counted:
         charged = charge(throttle, now, rules, tag=tag_of(situation))
-        throttle = charged if attempt.source else Throttle(charged.account, charged.lane, throttle.source)
+        throttle = Throttle(
+            _no_sooner(charged.account, throttle.account),
+            _no_sooner(charged.lane, throttle.lane),
+            charged.source if attempt.source else throttle.source,
+        )
     elif reason is Reason.FIRST_FACTOR_FAILED and attempt.source:
         throttle = Throttle(throttle.account, throttle.lane, charge_source(throttle.source, now, rules))
     judgement = refuse(attempt, situation, reason, text=ruled.text, retry_after_s=ruled.retry_after_s, throttle=throttle)
@@ -183,16 +191,15 @@ def _rejected(attempt: Attempt, situation: Situation, settings: Settings, ruled:
     return replace(judgement, event=replace(judgement.event, failures=failures))
 
 
-def _released(throttle: Throttle, now: float, rules: ThrottleRules) -> Throttle:
-    """The records without a wait of which the authority knows nothing: an administrator has taken it away there."""
-    where, _ = standing(throttle, now, rules)
-    if where not in (Standing.LOCKED, Standing.WAIT):
+def _no_sooner(record: Record, before: Record) -> Record:
+    """The record with the wait of before, where that was longer: a host that is alone makes people wait longer."""
+    return record if record.not_before >= before.not_before else replace(record, not_before=before.not_before)
+
+
+def _with_consecutive(throttle: Throttle, consecutive: int) -> Throttle:
+    if throttle.account.consecutive == consecutive:
         return throttle
-    return Throttle(_without_wait(throttle.account), _without_wait(throttle.lane), throttle.source)
-
-
-def _without_wait(record: Record) -> Record:
-    return replace(record, failures=0, consecutive=0, not_before=0.0)
+    return Throttle(replace(throttle.account, consecutive=consecutive), throttle.lane, throttle.source)
 
 
 def _unavailable(attempt: Attempt, situation: Situation, reason: str, *, note: str = "") -> Judgement:

@@ -27,7 +27,7 @@ from mfa_core.passcode import read_passcode
 from mfa_core.policy import Decision
 from mfa_core.secret import Secret
 from mfa_core.split import Split
-from mfa_core.throttle import Record, Throttle
+from mfa_core.throttle import Record, Throttle, ThrottleRules
 from mfa_core.verdict import Accepted, Challenge, Exempt, Exemption, Reason, Rejected, Unavailable, Unready
 from mfa_core.verifier import Judgement, Password, Settings, Situation
 
@@ -221,15 +221,25 @@ def test_the_door_hears_what_it_may_hear_and_the_log_what_is_true() -> None:
     assert proved == Rejected("e1", Reason.NOT_ENTITLED, texts.NOT_ENTITLED)
 
 
-def test_a_wait_that_was_taken_away_at_the_authority_is_over_here() -> None:
-    """Else a door that checks passwords would never ask again about an account that an administrator has unlocked."""
-    locked = Throttle(account=Record(failures=120, consecutive=120, not_before=NOW + 800, last_failure_at=NOW - 100))
+def test_a_lock_of_the_authoritys_holds_here_until_it_is_taken_away_there() -> None:
+    """It must hold when the network is cut; and a door that checks passwords asks about nobody who is locked, so that what the
+    authority says of the next attempt has to end it."""
+    locked = hear(refused(Reason.LOCKED)).throttle
+    assert locked.account.consecutive == ThrottleRules().hard_cap
+    assert hear(refused(Reason.LOCKED), throttle=locked).throttle is locked
 
-    still = hear(refused(Reason.LOCKED), throttle=locked)
-    looked_at = hear(refused(Reason.FIRST_FACTOR_FAILED), throttle=locked, password=Password.BAD)
+    unlocked = hear(refused(Reason.FIRST_FACTOR_FAILED), throttle=locked, password=Password.BAD).throttle
+    assert unlocked.account.consecutive == 0
 
-    assert still.throttle == locked
-    assert (looked_at.throttle.account.consecutive, looked_at.throttle.account.not_before) == (0, 0.0)
+
+@pytest.mark.parametrize("reason", [Reason.MISMATCH, Reason.FIRST_FACTOR_FAILED])
+def test_what_a_host_has_counted_alone_is_not_undone_by_a_refusal(reason: Reason) -> None:
+    """Who can cut and mend the network must not get five new guesses each time."""
+    alone = Throttle(account=Record(failures=5, consecutive=5, not_before=NOW + 800, last_failure_at=NOW - 100))
+
+    after = hear(refused(reason, counted=True), throttle=alone, password=Password.BAD).throttle
+
+    assert (after.account.consecutive, after.account.failures, after.account.not_before) == (6, 6, NOW + 800)
 
 
 def test_an_exemption_comes_with_its_deadline() -> None:
