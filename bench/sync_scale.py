@@ -138,17 +138,18 @@ def floor_s(folder: Path, port: int, octets: int) -> float:
     return float(seconds)
 
 
-def real_agent_s(at: Authority, folder: Path) -> tuple[float, float]:
-    """Seconds from the start of a new agent's mfad to everything, and to being ready."""
+def real_agent_s(at: Authority, folder: Path) -> tuple[float, float, float]:
+    """Of a new agent: seconds from the start of mfad to everything, and to being ready; its processor seconds in between."""
     station = join(at, folder, doors="{pam: {socket_dir: ./run}}")
     with closing(station):
         began = time.monotonic()
         ready_s = station.start()
+        spent = station.cpu_s()
         while cursor_of(station) < 0:
             if time.monotonic() > began + 60:
                 raise SystemExit(f"the agent has not synced: {station.log()[-2000:]}")
             time.sleep(0.01)
-        return time.monotonic() - began, ready_s
+        return time.monotonic() - began, ready_s, station.cpu_s() - spent
 
 
 def new_host(people: int, rounds: int) -> list[str]:
@@ -177,8 +178,11 @@ def new_host(people: int, rounds: int) -> list[str]:
             floor_spread, ours = Spread(tuple(floor)), Spread.of(costs[1:], "seconds")
             ratio = ours.median / floor_spread.median
             print(f"    as many octets by curl from s_server {floor_spread.text('.3f')} s; ratio {ratio:.1f}x")
-            synced_s, ready_s = real_agent_s(at, here.folder / "real")
-            print(f"    a real agent has everything {synced_s:.2f} s after its start (ready after {ready_s:.2f} s)")
+            synced_s, ready_s, cpu_s = real_agent_s(at, here.folder / "real")
+            print(
+                f"    a real agent has everything {synced_s - ready_s:.2f} s after it was ready ({ready_s:.2f} s after its start),"
+                f" and took {cpu_s:.2f} s of a processor for it"
+            )
             for what, seconds in (("the first", costs[0].seconds), ("a", ours.median), ("a real agent's", synced_s - ready_s)):
                 if seconds > BAR_NEW_S:
                     missed.append(f"{what} sync of {people:,} ({material}) {seconds:.1f} s")
