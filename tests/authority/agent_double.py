@@ -110,6 +110,11 @@ class AgentDouble:
             self._session = aiohttp.ClientSession(connector=connector)
         return self._session
 
+    async def turn_to(self, url: str) -> None:
+        """Ask another authority from now on."""
+        await self.close()
+        self.url = url
+
     async def close(self) -> None:
         """Close its connections."""
         session, self._session = self._session, None

@@ -14,7 +14,7 @@ import uvloop
 from sqlalchemy import Connection
 
 from authority.door import AuthorityDoor
-from authority.own_keys import ensure_authority, load_own_keys
+from authority.own_keys import load_own_keys
 from authority.settings import AuthoritySettings
 from mfa_core.identity import IdentityRules
 from mfa_core.secret import Secret
@@ -27,6 +27,8 @@ from mfa_runtime.store.hosts import HostGroup
 from mfa_runtime.verification import Rules, Verification
 from tests.authority.agent_double import AgentDouble
 from tests.doubles import ALICE, BOB, NO_WAITING, NODE, FakeClock, Installation, Person, install
+from tests.end_to_end.postgresql import Cluster
+from tests.runtime.on_postgresql import install_on
 
 T = TypeVar("T")
 
@@ -92,23 +94,34 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    folder: Path, *people: Person, settings: AuthoritySettings = SETTINGS, **parts: Any
+    folder: Path, *people: Person, settings: AuthoritySettings = SETTINGS, server: Cluster | None = None, **parts: Any
 ) -> AsyncIterator[Served]:
-    """An authority with groups web (everybody may log in) and db (only dba may)."""
-    parts.setdefault("settings", NO_WAITING)
-    parts.setdefault("clock", FakeClock(float(int(time.time()) // 60 * 60)))
-    installed = install(folder, *(people or (ALICE, BOB)), node=NODE, **parts)
+    """An authority with groups web (everybody may log in) and db (only dba may), in SQLite or in PostgreSQL."""
+    parts = {"settings": NO_WAITING, "clock": FakeClock(float(int(time.time()) // 60 * 60)), "node": NODE} | parts
+    if server is None:
+        installed = install(folder, *(people or (ALICE, BOB)), **parts)
+    else:
+        installed = install_on(server, folder, *people, **parts)
     with installed.store.writing() as connection:
         act = installed.act()
         for name, users in (("web", "*"), ("db", "dba")):
             host_groups.add_host_group(connection, act, HostGroup(name))
             host_groups.entitle(connection, act, name, users)
         groups.add_to_groups(connection, act, (people or (ALICE,))[0].name, ["dba"])
-    ensure_authority(installed.store, installed.act())
-    with installed.store.reading() as connection:
-        trust = load_own_keys(connection, installed.keyring()).ca.pem
+    try:
+        async with beside(installed, folder, settings) as one:
+            yield one
+    finally:
+        installed.close()
+
+
+@asynccontextmanager
+async def beside(
+    installed: Installation, folder: Path, settings: AuthoritySettings = SETTINGS, *, node: str = NODE
+) -> AsyncIterator[Served]:
+    """An authority on a store that is there."""
     ledger = Ledger(
-        installed.store, keyring=installed.keyring(), reload_keyring=installed.keyring, node=NODE, clock=installed.clock,
+        installed.store, keyring=installed.keyring(), reload_keyring=installed.keyring, node=node, clock=installed.clock,
         sink=installed.sink, records_uses=True,
     )  # fmt: skip
     gate = Verification(
@@ -117,22 +130,21 @@ async def served(
     )  # fmt: skip
     door = AuthorityDoor(
         settings, installed.store, gate, keyring=lambda: ledger.keyring, reload_keyring=ledger.reload_keys, note=ledger.note,
-        tell=ledger.tell, node=NODE, clock=installed.clock, monotonic=time.monotonic, random=os.urandom,
+        tell=ledger.tell, node=node, clock=installed.clock, monotonic=time.monotonic, random=os.urandom,
     )  # fmt: skip
     gate.start()
+    agents: list[AgentDouble] = []
     try:
         await door.start()
-        one = Served(installed, folder, settings, door, trust)
-        try:
-            yield one
-        finally:
-            for agent in one.agents:
-                await agent.close()
-            await door.stop()
+        with installed.store.reading() as connection:
+            trust = load_own_keys(connection, installed.keyring()).ca.pem
+        yield Served(installed, folder, settings, door, trust, agents)
     finally:
+        for agent in agents:
+            await agent.close()
+        await door.stop()
         await gate.stop()
         ledger._session.close()
-        installed.close()
 
 
 def run(scenario: Coroutine[Any, Any, T]) -> T:

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import base64
+import os
 import socket
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import yaml
+from sqlalchemy import Connection
 
 from authority.own_keys import load_own_keys
 from mfa_core.audit import Outcome
 from mfa_core.secret import Secret
+from mfa_runtime.administration.act import Act
+from mfa_runtime.administration.host_groups import add_host_group, entitle
+from mfa_runtime.administration.join_tokens import issue_token
 from mfa_runtime.config import load_config
 from mfa_runtime.protocol.syncing import rules_digest
+from mfa_runtime.store.hosts import HostGroup
 from mfa_runtime.store.opening import open_store
 from mfad.build import load_ring
 from tests.authority.agent_double import AgentDouble, Refusal, asks_about
 from tests.authority.served import run
 from tests.end_to_end.daemon import Mfad
+
+T = TypeVar("T")
 
 
 def free_port() -> int:
@@ -53,23 +61,25 @@ class Site:
 
     def stranger(self) -> AgentDouble:
         """A host that trusts the CA in the store."""
-        config = load_config(self.mfad.config_path)
-        store = open_store(config.store_place)
-        try:
-            with store.reading() as connection:
-                trust = load_own_keys(connection, load_ring(store, config)).ca.pem
-        finally:
-            store.close()
+        trust = self.change(lambda connection, act: load_own_keys(connection, act.keyring).ca.pem)
         agent = AgentDouble(f"https://127.0.0.1:{self.port}", trust, self.folder)
         agent.clock = time.time
         return agent
 
     def token(self) -> Secret:
-        """What `mfactl agent token` prints, the part that is sent."""
-        text = self.mfad.mfactl("agent", "token", "edge").split()
-        whole = next(word for word in text if word.startswith("mfad1."))
-        part = whole.split(".")[1]
-        return Secret(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        """A token to join with."""
+        return self.change(lambda connection, act: issue_token(connection, act, "edge").secret)
+
+    def change(self, work: Callable[[Connection, Act], T]) -> T:
+        """What an administrator does, where it does not matter that it is a command."""
+        config = load_config(self.mfad.config_path)
+        store = open_store(config.store_place)
+        try:
+            keyring = load_ring(store, config)
+            with store.writing() as connection:
+                return work(connection, Act("tester", time.time(), os.urandom, keyring))
+        finally:
+            store.close()
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +88,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     one = Site(Mfad(folder / "mfad"), free_port(), free_port(), folder)
     one.configure()
     one.mfad.init()
-    one.mfad.mfactl("agent", "group", "add", "edge")
-    one.mfad.mfactl("agent", "entitle", "edge", "*")
+
+    def group(connection: Connection, act: Act) -> None:
+        add_host_group(connection, act, HostGroup("edge"))
+        entitle(connection, act, "edge", "*")
+
+    one.change(group)
     one.mfad.start()
     yield one
     one.mfad.close()
@@ -91,7 +105,7 @@ def test_what_mfactl_does_reaches_a_host_that_waits(site: Site) -> None:
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         agent = site.stranger()
-        await agent.join(await loop.run_in_executor(None, site.token))
+        await agent.join(site.token())
         await agent.sync()
         assert agent.users == {}
         waits = asyncio.create_task(agent.sync(wait_s=50.0))
@@ -120,7 +134,7 @@ def test_a_reload_brings_new_rules_to_hosts_and_the_keys_stay(site: Site) -> Non
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         agent = site.stranger()
-        await agent.join(await loop.run_in_executor(None, site.token))
+        await agent.join(site.token())
         await agent.sync()
         before = agent.rules
         waits = asyncio.create_task(agent.sync(wait_s=50.0))
