@@ -38,7 +38,10 @@ from tests.doubles import KEK, FakeClock, RecordingSink, attempt, new_store
 from tests.runtime.agent.fake_authority import FakeAuthority
 
 BOOT = "boot-one"
-QUICK = Habits(budget_s=1.0, try_s=0.4, retry_s=0.1, sync_wait_s=5.0)
+PATIENT = Habits(budget_s=20.0, try_s=8.0, retry_s=0.1, sync_wait_s=5.0)
+"""For whatever is answered: a machine that is busy loses no authority."""
+IMPATIENT = Habits(budget_s=1.0, try_s=0.4, retry_s=0.1, sync_wait_s=5.0)
+"""For an authority that says nothing."""
 _numbers = itertools.count(1)
 
 
@@ -48,7 +51,7 @@ class AgentHost:
 
     folder: Path
     clock: FakeClock
-    habits: Habits = QUICK
+    habits: Habits = PATIENT
     boottime_off: float = 0.0
     store: Store = field(init=False)
     sink: RecordingSink = field(default_factory=RecordingSink)
