@@ -180,8 +180,8 @@ def new_host(people: int, rounds: int) -> list[str]:
             print(f"    as many octets by curl from s_server {floor_spread.text('.3f')} s; ratio {ratio:.1f}x")
             synced_s, ready_s, cpu_s = real_agent_s(at, here.folder / "real")
             print(
-                f"    a real agent has everything {synced_s - ready_s:.2f} s after it was ready ({ready_s:.2f} s after its start),"
-                f" and took {cpu_s:.2f} s of a processor for it"
+                f"    a real agent has everything {synced_s - ready_s:.2f} s after it was ready (that {ready_s:.2f} s after its"
+                f" start), and took {cpu_s:.2f} s of a processor for it"
             )
             for what, seconds in (("the first", costs[0].seconds), ("a", ours.median), ("a real agent's", synced_s - ready_s)):
                 if seconds > BAR_NEW_S:
