@@ -113,6 +113,7 @@ class Follower:
         self._trouble_stored = False
         self._to_erase = True  # whatever was to go when this host went down
         self._full_before = False
+        self._joined = True  # until the store says otherwise
         self.counted = Counted()
         self.link = Link(
             VerifyExchange(lambda: contact.authorities, try_s=self._habits.try_s),
@@ -156,8 +157,12 @@ class Follower:
         try:
             state = await self._contact.read()
             if state is None:
+                if self._joined:
+                    log.warning("this host has not joined an authority, nobody is let in; join with `mfactl agent join URL`")
+                self._joined = False
                 self._lose()
                 return JOIN_LOOK_S
+            self._joined = True
             self._news.hear(state)
             await self._reach()
             await self._stay()
