@@ -29,12 +29,13 @@ def check(context: typer.Context, json: Json = False) -> None:
     config = read_configuration(context)
     weak = [*_weak_at_radius(config), *_weak_at_ldap(config)]
     doors = sorted(config.enabled_doors)
+    rules = "the rules are the authority's" if config.role == "agent" else counted(len(config.policy.rules), "rule")
     if json:
         say_json({"ok": True, "rules": len(config.policy.rules), "doors": doors, "warnings": weak})
     else:
         for told in weak:
             note(f"warning: {told}")
-        say(f"The configuration is sound: {counted(len(config.policy.rules), 'rule')}, doors {', '.join(doors)}.")
+        say(f"The configuration is sound: {rules}, doors {', '.join(doors) or 'none'}.")
 
 
 def _weak_at_radius(config: Config) -> list[str]:
@@ -82,12 +83,15 @@ def explain(
     ] = None,
     at: Annotated[str | None, typer.Option(help="When: 2026-01-31T08:30+01:00; now when left out.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="What SSH_AUTH_INFO_0 lists, such as publickey.")] = None,
+    host_group: Annotated[
+        list[str] | None, typer.Option(help="A group of the host where it happens (repeat it); this host's when left out.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say which rule decides about a login, why the others do not, and what follows with the user's own record."""
     from mfa_core.policy import PolicyQuestion
 
-    config = read_configuration(context)
+    config = _that_decides(context)
     name = normalise(user, config.identity)
     question = PolicyQuestion(
         door=door,
@@ -96,7 +100,7 @@ def explain(
         groups=frozenset(group) if group else _groups(name),
         source=_address(source),
         now=_moment(at),
-        host_groups=config.host_groups,
+        host_groups=frozenset(host_group) if host_group else config.host_groups,
         methods=tuple(method or ()),
     )
     decision = config.policy.decide(question)
@@ -133,6 +137,21 @@ def explain(
         say("record: " + ", ".join(f"{key} {_shown(key, value)}" for key, value in record.items()))
     if follows:
         say(f"so: {follows}")
+
+
+def _that_decides(context: typer.Context) -> Config:
+    """The configuration; on an agent with the rules of its authority, which are in the store."""
+    from mfa_core.errors import Conflict
+    from mfactl.session import as_told, open_session
+
+    config = read_configuration(context)
+    if config.role != "agent":
+        return config
+    with open_session(context) as session:
+        state = session.agent_state()
+        if state is None or not state.rules:
+            raise Conflict("this host has heard no rules of its authority yet", cure="`mfactl agent status` says how it stands")
+        return as_told(config, lambda: state)
 
 
 def _follows(

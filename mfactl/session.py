@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,7 +161,7 @@ class Session:
 
     def name(self, presented: str) -> str:
         """The canonical form of a user name. Raises: UsernameRefused."""
-        return normalise(presented, self.config.identity)
+        return normalise(presented, as_told(self.config, self.agent_state).identity)
 
     def act(self) -> Act:
         """What the administrator does now, for the audit log: on an agent, that is the journal of this epoch."""
@@ -252,6 +252,29 @@ def open_session(context: typer.Context) -> Iterator[Session]:
         with store.reading() as connection:
             keyring = load_keyring(connection, keks, random=os.urandom)
         yield Session(config, store, keyring, actor(), time.time())
+
+
+def as_told(config: Config, agent_state: Callable[[], AgentState | None]) -> Config:
+    """The configuration that decides: an agent's has the rules of its authority, as far as it has heard them.
+
+    Raises:
+        ConfigurationError: they cannot be read here.
+    """
+    from mfa_runtime.config.sections import Role
+
+    if config.role is not Role.AGENT:
+        return config
+    from mfa_runtime.config.rules_document import read_rules
+    from mfa_runtime.lease import lease_of
+
+    state = agent_state()
+    if state is None or not state.rules:
+        return config
+    rules, group = read_rules(state.rules), lease_of(state).terms.host_group
+    return replace(
+        config, policy=rules.policy, identity=rules.identity, time_zone=rules.time_zone,
+        host_groups=frozenset({group} if group else ()),
+    )  # fmt: skip
 
 
 def administration_node(store: Store) -> str:

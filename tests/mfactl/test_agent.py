@@ -516,6 +516,24 @@ def test_keys_of_an_agent_are_its_own(agent: Place) -> None:
         assert "local:2" in {entry.node for entry in audit_log.tail(connection, limit=5)}
 
 
+def test_the_policy_of_an_agent_is_its_authoritys(agent: Place) -> None:
+    """Explained by the rules that were heard; the group of this host is in them, and names are its authority's."""
+    rules = {
+        "format": 1, "identity": {"fold_case": True, "realms": ["example.org"]},
+        "policy": [{"id": "here", "when": {"host_group": "web", "user": "ali*"}, "exempt": True}],
+    }  # fmt: skip
+    join_rows(agent)
+    assert agent("policy", "explain", "--user", "alice").status == 4
+
+    join_rows(agent, rules=json.dumps(rules))
+    told = agent.ok("policy", "explain", "--user", "Alice@example.org", "--group", "x", "--json").json
+    elsewhere = agent.ok("policy", "explain", "--user", "alice", "--group", "x", "--host-group", "db", "--json").json
+
+    assert (told["user"], told["rule"], told["action"]) == ("alice", "here", "exempt")
+    assert elsewhere["rule"] == "default"
+    assert "the authority's" in agent.ok("policy", "check").out
+
+
 def test_standalone_has_no_hosts(installed: Callable[[str], Place]) -> None:
     """It says which role has."""
     answer = installed("standalone")("agent", "list")
