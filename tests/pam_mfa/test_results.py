@@ -76,6 +76,16 @@ REJECTED = {
     Reason.FIRST_FACTOR_FAILED: 7,
     Reason.CANCELLED: 7,
     Reason.CHALLENGE_EXPIRED: 7,
+    Reason.NOT_ENTITLED: 6,
+    Reason.NEEDS_AUTHORITY: 7,
+    # Never 9: a stack that lets AUTHINFO_UNAVAIL pass would let in whoever can cut the network.
+    Reason.NEVER_SYNCED: 7,
+    Reason.HOST_REVOKED: 7,
+    Reason.CLOCK_ROLLBACK: 7,
+    Reason.CLOCK_JUMPED: 7,
+    Reason.CACHE_EXPIRED: 7,
+    Reason.NOT_OFFLINE: 7,
+    Reason.TOO_EARLY: 7,
 }
 
 
