@@ -7,13 +7,17 @@ MODULE := pam_mfa/module
 PYTEST_ARGS ?= -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports module unit bench soak fuzz install clean
+.PHONY: help run demo-offline test check lint types imports module unit bench soak fuzz install clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 run: $(VENV)/run module ## Start mfad with a demo user and say what to try
 	@packaging/run-demo.sh
+
+demo-offline: $(VENV)/run module ## Play an outage: an authority, two hosts, the network cut and mended (root, a minute)
+	@packaging/prerequisites.sh demo
+	@packaging/demo-offline.sh
 
 test: $(VENV)/test check unit ## Everything that must hold before a change lands
 
@@ -45,6 +49,8 @@ fuzz: $(VENV)/test ## Fuzz the module against the bytes of the daemon, the RADIU
 soak: $(VENV)/test module ## Races with kill -9, fifty rounds
 	$(BIN)/python -m bench.race --rounds 50
 	$(BIN)/python -m bench.race --rounds 50 --kill
+	$(BIN)/python -m bench.race --postgresql
+	$(BIN)/python -m bench.race --postgresql --kill
 
 bench: $(VENV)/test module ## Measure the bars, each against a peer in the same run
 	$(BIN)/python -m bench.spends
@@ -61,6 +67,9 @@ bench: $(VENV)/test module ## Measure the bars, each against a peer in the same 
 	$(BIN)/python -m bench.ldap_tls
 	$(BIN)/python -m bench.ldap_workers
 	$(BIN)/python -m bench.ldap_memory
+	$(BIN)/python -m bench.authority_login
+	$(BIN)/python -m bench.offline_outage
+	$(BIN)/python -m bench.sync_scale
 
 install: module ## Install the PAM module (DESTDIR=, PAMDIR=)
 	$(MAKE) -C $(MODULE) install

@@ -167,10 +167,11 @@ class Authority(Station):
 
     def wait_for_alarm(self, kind: str, count: int = 1) -> list[dict[str, Any]]:
         """Until there are ``count`` alarms of this kind; them."""
-        wait_until(lambda: len(self._of(kind)) >= count, lambda: f"alarm {kind}: {self.alarms()}\n{self.log()[-3000:]}")
-        return self._of(kind)
+        wait_until(lambda: len(self.alarms_of(kind)) >= count, lambda: f"alarm {kind}: {self.alarms()}\n{self.log()[-3000:]}")
+        return self.alarms_of(kind)
 
-    def _of(self, kind: str) -> list[dict[str, Any]]:
+    def alarms_of(self, kind: str) -> list[dict[str, Any]]:
+        """Those of one kind."""
         return [one for one in self.alarms() if one["kind"] == kind]
 
     def host(self, name: str) -> dict[str, Any]:
@@ -388,7 +389,7 @@ def build(
     cluster: Cluster | None = None,
 ) -> Site:
     """Make all of it and start it. With a ``cluster``, two authorities share a database there."""
-    must_have("faketime", *([SSHD, "ssh"] if any(one.local_users for one in agents.values()) else []))
+    must_have(*([SSHD, "ssh"] if any(one.local_users for one in agents.values()) else []))
     site = Site(place, stack)
     more = dict(settings or {})
     database = ""
