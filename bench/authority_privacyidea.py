@@ -56,7 +56,7 @@ from application import app
 from privacyidea.lib.policy import set_policy
 from privacyidea.lib.token import init_token
 with app.app_context():
-    set_policy("no PIN", scope="authentication", action="otppin=none")
+    set_policy("no_pin", scope="authentication", action="otppin=none")
     for number in range({count}):
         key = os.urandom(20).hex()
         serial = f"TOTP{{number:07d}}"
