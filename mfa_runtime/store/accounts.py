@@ -226,7 +226,7 @@ _RECORD = ("key", "failures", "consecutive", "not_before", "last_failure_at", "l
 def write_records(connection: Connection, records: Mapping[str, Record]) -> None:
     """Write these records under their keys."""
     if records:
-        _WRITE_RECORD.run_rows(
+        _WRITE_RECORD.send_rows(
             connection,
             _RECORD,
             [

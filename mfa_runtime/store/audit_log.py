@@ -62,12 +62,12 @@ def append_told(
         rows.append((node, seq, event_id, at, body, bytearray(previous)))
     if not rows:
         return
-    _INSERT.run_rows(connection, ("node", "seq", "event_id", "at", "body", "hash"), rows)
+    _INSERT.send_rows(connection, ("node", "seq", "event_id", "at", "body", "hash"), rows)
     mac = keyring.audit_mac(_head_bytes(node, seq, previous))
     if head:
-        _MOVE_HEAD.run(connection, {"n": node, "s": seq, "h": previous, "m": mac})
+        _MOVE_HEAD.send(connection, {"n": node, "s": seq, "h": previous, "m": mac})
     else:
-        _INSERT_HEAD.run(connection, {"node": node, "seq": seq, "hash": previous, "mac": mac})
+        _INSERT_HEAD.send(connection, {"node": node, "seq": seq, "hash": previous, "mac": mac})
 
 
 _HASH_AT = Prepared(select(audit.c.hash).where(audit.c.node == bindparam("n"), audit.c.seq == bindparam("s")))

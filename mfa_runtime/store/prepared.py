@@ -46,21 +46,30 @@ class Prepared:
 
     def run(self, connection: Connection, parameters: Mapping[str, Any]) -> int:
         """Execute; how many rows were touched."""
-        return int(self._execute(connection, parameters).rowcount)
+        return _count(connection, self._execute(connection, parameters))
+
+    def send(self, connection: Connection, parameters: Mapping[str, Any]) -> None:
+        """As :meth:`run`, where nobody asks what came of it: a server is told together with what follows."""
+        self._execute(connection, parameters)
+
+    def send_rows(self, connection: Connection, names: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> None:
+        """As :meth:`run_rows`, where nobody asks what came of it."""
+        compiled = self._for(connection.dialect)
+        _cursor(connection).executemany(compiled.text, compiled.shaped(names, rows))
 
     def run_each(self, connection: Connection, parameters: Sequence[Mapping[str, Any]]) -> int:
         """Execute once for each set of parameters; how many rows were touched in all."""
         compiled = self._for(connection.dialect)
         cursor = _cursor(connection)
         cursor.executemany(compiled.text, [compiled.arguments(p) for p in parameters])
-        return int(cursor.rowcount)
+        return _count(connection, cursor)
 
     def run_rows(self, connection: Connection, names: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> int:
         """As :meth:`run_each`, with the parameters in rows: ``names`` says in which order. Cheapest in the statement's own."""
         compiled = self._for(connection.dialect)
         cursor = _cursor(connection)
         cursor.executemany(compiled.text, compiled.shaped(names, rows))
-        return int(cursor.rowcount)
+        return _count(connection, cursor)
 
     def _execute(self, connection: Connection, parameters: Mapping[str, Any]) -> Any:
         compiled = self._for(connection.dialect)
@@ -138,6 +147,13 @@ class PreparedIn:
 
 
 _NAMES = {size: tuple([f"v{i}" for i in range(size)]) for size in _SIZES}
+
+
+def _count(connection: Connection, cursor: Any) -> int:
+    gathered = getattr(connection.connection.driver_connection, "gathered", None)
+    if gathered is not None:
+        gathered.sync()
+    return int(cursor.rowcount)
 
 
 def _cursor(connection: Connection) -> Any:
