@@ -69,7 +69,7 @@ def _server(store: Store) -> dict[str, object]:
         "bytes": facts.bytes,
         "server": facts.version,
         "synchronous_commit": facts.synchronous_commit,
-        "running_mfads": list(facts.logins),
+        "others": list(facts.others),
         "standbys": [f"{name} ({state})" for name, state in facts.standbys],
     }
 
@@ -149,9 +149,9 @@ def _target(old: StorePlace, to: str, password_file: Path | None) -> StorePlace:
 
 def _refuse_others(store: Store) -> None:
     """A lock of this machine knows nothing of mfads on other ones."""
-    running = _server(store).get("running_mfads")
-    if running:
-        raise Conflict(f"{store}: mfad is connected from {running}", cure="stop mfad on every authority, then try again")
+    others = _server(store).get("others")
+    if isinstance(others, list) and others:
+        raise Conflict(f"{store}: is in use by {', '.join(others)}", cure="stop mfad on every authority, then try again")
 
 
 @app.command()

@@ -12,6 +12,8 @@ makes a code single-use does not rest on any of this: it is the compare-and-set 
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,8 +37,8 @@ Result = TypeVar("Result")
 
 EVERYBODY = 0x6D666164 << 32
 """The advisory lock that logins share and every other writer has alone: "mfad" in the upper half."""
-LOGINS = "mfad logins"
-"""How the connection of a running mfad is called at the server."""
+CALLED = "mfad"
+"""How connections are called at the server, with machine and process behind it: who shares a store can be seen there."""
 OLDEST = 140_000
 """PostgreSQL 14: the oldest that is still looked after."""
 TRIES = 5
@@ -51,15 +53,15 @@ IDLE_S = 60
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """``logins``: from where running mfads are connected. ``standbys``: name and sync_state (sync, quorum, potential, async;
-    hidden: the user may not see it).
+    """``others``: machine and process of whoever else has the store open. ``standbys``: name and sync_state (sync, quorum,
+    potential, async; hidden: the user may not see it).
     """
 
     version: str
     full_page_writes: bool
     synchronous_commit: str
     bytes: int
-    logins: tuple[str, ...]
+    others: tuple[str, ...]
     standbys: tuple[tuple[str, str], ...]
 
 
@@ -72,7 +74,7 @@ class ServerStore(Store):
     def __init__(self, place: StorePlace) -> None:
         self._place = place
         self._engine = _engine(
-            lambda: _connect(place, "mfad"),
+            lambda: _connect(place),
             pool_size=place.connections,
             max_overflow=0,
             pool_timeout=place.timeout_s,
@@ -122,16 +124,17 @@ class ServerStore(Store):
                 "SELECT current_setting('server_version'), current_setting('full_page_writes'), "
                 "current_setting('synchronous_commit'), pg_database_size(current_database())"
             ).one()
-            logins = connection.exec_driver_sql(
-                "SELECT coalesce(host(client_addr), 'socket') FROM pg_stat_activity "
-                "WHERE datname = current_database() AND application_name = %(name)s ORDER BY 1",
-                {"name": LOGINS},
+            others = connection.exec_driver_sql(
+                "SELECT DISTINCT substr(application_name, 6) || coalesce(' from ' || host(client_addr), '') "
+                "FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'mfad %%' "
+                "AND application_name <> %(own)s ORDER BY 1",
+                {"own": f"{CALLED} {_this_process()}"},
             ).scalars()
             standbys = connection.exec_driver_sql(
                 "SELECT application_name, coalesce(sync_state, 'hidden') FROM pg_stat_replication ORDER BY 1"
             ).all()
             return ServerFacts(
-                version, pages == "on", commits, int(size), tuple(logins), tuple((str(one[0]), str(one[1])) for one in standbys)
+                version, pages == "on", commits, int(size), tuple(others), tuple((str(one[0]), str(one[1])) for one in standbys)
             )
 
     def close(self) -> None:
@@ -151,7 +154,7 @@ class ServerSession(Session):
 
     def __init__(self, place: StorePlace) -> None:
         self._place = place
-        self._engine = _engine(lambda: _connect(place, LOGINS, hasty=True), poolclass=NullPool)
+        self._engine = _engine(lambda: _connect(place, hasty=True), poolclass=NullPool)
         self._connection: Connection | None = None
         self._gone_since = 0.0
         self.patience_s = place.timeout_s
@@ -349,12 +352,12 @@ _SETTINGS = (
 )
 
 
-def _connect(place: StorePlace, name: str, *, hasty: bool = False) -> Any:
+def _connect(place: StorePlace, *, hasty: bool = False) -> Any:
     """A connection that is fit to keep the store: to a server that writes, durably. ``hasty``: no statement may take long."""
     wait_ms = int(place.timeout_s * 1000)
     options: dict[str, Any] = {
         "connect_timeout": max(2, round(place.timeout_s)),
-        "application_name": name,
+        "application_name": f"{CALLED} {_this_process()}",
         "client_encoding": "UTF8",
         "target_session_attrs": "read-write",
         "keepalives_idle": 5,
@@ -393,6 +396,11 @@ def _connect(place: StorePlace, name: str, *, hasty: bool = False) -> Any:
         raw.close()
         raise
     return raw
+
+
+def _this_process() -> str:
+    # PostgreSQL keeps 63 octets of it.
+    return f"{socket.gethostname()[:40]}:{os.getpid()}"
 
 
 def _check(fsync: str, encoding: str, version: int, standby: bool) -> None:
