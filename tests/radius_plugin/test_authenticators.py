@@ -148,7 +148,7 @@ def test_a_chap_challenge_of_no_octets_is_a_challenge() -> None:
     answer = attribute(3, b"\x01" + chap_response(1, b"123456", b""))
     chap = chap_in(parse(asked(answer + attribute(60, b""))))
     assert chap is not None
-    assert chap.fits("123456")
+    assert chap("123456")
 
 
 @given(st.binary(max_size=128), octets_16)

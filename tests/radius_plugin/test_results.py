@@ -118,7 +118,9 @@ def test_a_challenge_carries_what_was_proved(first: FirstFactor, done: bool) -> 
     assert carried_by(answer(Challenge(EVENT, (), 0.0), one=login(first))).challenge != carried.challenge
 
 
-AGAIN = {Reason.MISMATCH, Reason.REPLAYED, Reason.MALFORMED, Reason.EMPTY, Reason.JUNK, Reason.NO_CODE}
+AGAIN = {
+    Reason.MISMATCH, Reason.REPLAYED, Reason.MALFORMED, Reason.EMPTY, Reason.JUNK, Reason.NO_CODE, Reason.NEEDS_AUTHORITY,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("reason", Reason)
