@@ -102,7 +102,7 @@ def pairs() -> dict[str, tuple[Callable[[], object], Callable[[], object] | None
         "parse": (lambda: parse(LOGIN), lambda: pyrad_packet.AuthPacket(secret=SECRET, dict=EMPTY, packet=LOGIN)),
         "Message-Authenticator": (lambda: OURS.signed(packet), theirs.verify_message_authenticator),
         "User-Password": (lambda: OURS.reveal(hidden, packet.authenticator), lambda: theirs.PwDecrypt(hidden)),
-        "CHAP": (lambda: chap.fits("123456"), lambda: theirs_chap.VerifyChapPasswd(b"123456")),
+        "CHAP": (lambda: chap("123456"), lambda: theirs_chap.VerifyChapPasswd(b"123456")),
         "signed reply": (lambda: OURS.reply(Code.ACCESS_ACCEPT, packet), their_reply),
         "all of a PAP login": (our_login, their_login),
         "State sealed": (lambda: seal.seal(carried, client="vpn", user_name=b"user00001"), None),
