@@ -118,7 +118,9 @@ def build_agent(
     )
     news = News(rules_came=rules_came, chain_begun=ledger.begin_chain)
     if part is Part.WATCHES:
-        return Watcher(contact, monotonic=time.monotonic, random=os.urandom, news=news)
+        return Watcher(
+            contact, clock=clock, monotonic=time.monotonic, random=os.urandom, news=news, tell=ledger.tell
+        )
     return Follower(
         contact,
         clock=clock,

@@ -21,6 +21,7 @@ from mfa_runtime.agent import cache, journal, own_keys
 from mfa_runtime.agent.breaker import Happening, State, spread
 from mfa_runtime.agent.cache import Applied, ManifestMismatch, Progress
 from mfa_runtime.agent.contact import Contact
+from mfa_runtime.agent.cut_off import write_standing
 from mfa_runtime.agent.exchange import VerifyExchange
 from mfa_runtime.agent.http import Refused, Unreachable
 from mfa_runtime.agent.identity import Certificate, HostKey
@@ -41,7 +42,7 @@ from mfa_runtime.config.rules_document import SharedRules, read_rules
 from mfa_runtime.protocol.message import ProtocolError
 from mfa_runtime.protocol.reporting import read_health
 from mfa_runtime.protocol.syncing import NONCE_OCTETS, Cursor, SyncRequest, rules_digest
-from mfa_runtime.protocol.words import HEALTH, SYNC, Refusal
+from mfa_runtime.protocol.words import HEALTH, SYNC
 from mfa_runtime.sealing import RandomBytes, UnknownKey
 from mfa_runtime.store import agent_state
 from mfa_runtime.store.agent_state import AgentState
@@ -63,7 +64,8 @@ JOURNAL_S = 10.0
 SAME_AGAIN_S = 3600.0
 """The same trouble is written into the audit log once in so long."""
 
-_CUT_OFF = {Refusal.REVOKED: "revoked", Refusal.UNKNOWN_HOST: "revoked", Refusal.QUARANTINED: "quarantined"}
+FORK_AGAIN_S = 60.0
+"""A journal that began anew begins anew once more after this long at the soonest: the authority may be wrong about it."""
 
 
 class _Changed(Exception):
@@ -113,6 +115,8 @@ class Follower:
         self._trouble_stored = False
         self._to_erase = True  # whatever was to go when this host went down
         self._full_before = False
+        self._monotonic = monotonic
+        self._forked_at = -FORK_AGAIN_S
         self._joined = True  # until the store says otherwise
         self.counted = Counted()
         self.link = Link(
@@ -164,6 +168,7 @@ class Follower:
                 return JOIN_LOOK_S
             self._joined = True
             self._news.hear(state)
+            await self._erase()
             await self._reach()
             await self._stay()
         except Unreachable as err:
@@ -175,6 +180,11 @@ class Follower:
             return REFUSED_LOOK_S
         except journal.Fork as err:
             self._lose()
+            wait_s = self._forked_at + FORK_AGAIN_S - self._monotonic()
+            if wait_s > 0:
+                await self._note(What.ANSWER, f"the journal is said to fork again: {err}", "see the log of the authority")
+                return wait_s
+            self._forked_at = self._monotonic()
             await self._begin_chain(str(err))
         except ManifestMismatch as err:
             again = self._full_before
@@ -428,28 +438,19 @@ class Follower:
 
     async def _cut_off(self, err: Refused) -> None:
         """The authority says no to this host: what that means stands in the store before anybody is told to decide here."""
-        standing = _CUT_OFF.get(Refusal(err.code)) if err.code in list(Refusal) else None
-        if standing is not None:
-            try:
-                if await self._contact.run(self._wipe, standing, err.code):
-                    self._to_erase = True
-                    await self._erase()
-            except MfaError as problem:
-                log.error("that this host is %s could not be written: %s; %s", standing, problem, problem.cure)
+        try:
+            erased = await self._contact.run(self._write_standing, err)
+            self._to_erase = self._to_erase or erased
+            await self._erase()
+        except MfaError as problem:
+            log.error("that the authority refuses this host could not be written: %s; %s", problem, problem.cure)
         log.error("the authority refuses this host: %s; %s", err, err.cure)
         await self._note(What.REFUSED, str(err), err.cure)
 
-    def _wipe(self, standing: str, reason: str) -> bool:
-        with self._contact.store.writing() as connection:
-            state = agent_state.load(connection)
-            if state is None or state.standing == standing:
-                return False
-            act = self._act(node_of(state.journal_epoch))
-            if standing == "revoked":
-                return cache.wipe(connection, standing, act, reason)
-            agent_state.change(connection, standing=standing, generation=cache.NO_GENERATION, not_after=0.0)
-            act.record(connection, f"agent.{standing}", state.host_name, reason=reason)
-            return False
+    def _write_standing(self, err: Refused) -> bool:
+        return write_standing(
+            self._contact.store, err, keyring=self._contact.keyring(), now=self._clock(), random=self._random, tell=self._tell
+        )
 
     def _ask_for_everything(self) -> None:
         with self._contact.store.writing() as connection:

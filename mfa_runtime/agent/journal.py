@@ -27,6 +27,9 @@ from mfa_runtime.store.agent_state import AgentState
 from mfa_runtime.store.database import Store
 from mfa_runtime.store.schema import audit, audit_head
 
+MAX_PIECE_CHARS = 3 << 20
+"""Of the events that are sent together."""
+
 
 class Fork(MfaError):
     """The authority has another journal of this host than this one continues."""
@@ -65,7 +68,15 @@ def unsent(connection: Connection, epoch: int, after: int) -> Piece | None:
         .limit(MAX_BODIES + 1)
     ).all()
     previous = bytes(rows[0].hash) if rows and rows[0].seq == after else GENESIS
-    new = [row for row in rows if row.seq > after][:MAX_BODIES]
+    new: list[Any] = []
+    chars = 0
+    for row in rows:
+        chars += len(row.body)
+        if row.seq <= after:
+            continue
+        if new and (len(new) == MAX_BODIES or chars > MAX_PIECE_CHARS):
+            break
+        new.append(row)
     if not new:
         return None
     last = new[-1]

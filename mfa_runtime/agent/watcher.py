@@ -1,7 +1,7 @@
 """The life of an agent's worker process: hear from the store what the main process was told, and ask the authority by itself.
 
-Room rule: reads the store and looks for the authority; writes nothing. A worker asks again when the main process has told the
-authority everything that was decided here by then.
+Room rule: reads the store and looks for the authority; writes nothing but that the authority has cut this host off. A worker
+asks again when the main process has told the authority everything that was decided here by then.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from mfa_core.errors import MfaError
 from mfa_runtime.agent import journal
 from mfa_runtime.agent.breaker import Happening, State
 from mfa_runtime.agent.contact import Contact
+from mfa_runtime.agent.cut_off import write_standing
 from mfa_runtime.agent.exchange import VerifyExchange
 from mfa_runtime.agent.http import Refused, Unreachable
 from mfa_runtime.agent.link import Link
@@ -35,19 +36,25 @@ RETURN_LOOK_S = 0.2
 
 
 class Watcher:
-    """Watches the store of an agent; :attr:`link` is the counsel of this process. ``news`` hears what it says."""
+    """Watches the store of an agent; :attr:`link` is the counsel of this process. ``news`` hears what it says,
+    and ``tell`` gets audit texts for the sinks."""
 
     def __init__(
         self,
         contact: Contact,
         *,
+        clock: Callable[[], float],
         monotonic: Callable[[], float],
         random: RandomBytes,
         news: News,
+        tell: Callable[[Sequence[str]], None],
     ) -> None:
         self._contact = contact
         self._habits = contact.habits
+        self._clock = clock
+        self._random = random
         self._news = news
+        self._tell = tell
         self._woken = asyncio.Event()
         self._to_be_told: JournalHead | None = None
         self.link = Link(
@@ -61,7 +68,15 @@ class Watcher:
         )
 
     async def _was_refused(self, err: Refused) -> None:
-        """The main process hears the same, and writes what follows from it."""
+        try:
+            await self._contact.run(self._write_standing, err)
+        except MfaError as problem:
+            log.error("that the authority refuses this host could not be written: %s; %s", problem, problem.cure)
+
+    def _write_standing(self, err: Refused) -> None:
+        write_standing(
+            self._contact.store, err, keyring=self._contact.keyring(), now=self._clock(), random=self._random, tell=self._tell
+        )
 
     async def run(self) -> NoReturn:
         """Watch until cancelled."""

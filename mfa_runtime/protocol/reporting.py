@@ -11,8 +11,8 @@ from mfa_runtime.protocol.words import MAX_BODIES, Refusal
 
 HASH_OCTETS = 32
 Hash = Annotated[bytes, Octets(HASH_OCTETS, HASH_OCTETS)]
-MAX_BODY_CHARS = 8_192
-"""The canonical text of one event; outside texts in it are cut to 256 characters each."""
+MAX_BODY_CHARS = 65_536
+"""The canonical text of one event; outside texts in it are cut to 256 characters each, of which each may take twelve."""
 Body = Annotated[str, Field(min_length=2, max_length=MAX_BODY_CHARS, pattern=r"\A[ -~]+\z")]
 
 

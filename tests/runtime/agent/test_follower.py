@@ -520,3 +520,31 @@ def test_a_certificate_is_renewed_and_shown_from_one_moment_on(authority: FakeAu
             assert authority.shown[-1] not in first
 
     play(scenario())
+
+
+def test_an_event_with_the_longest_texts_is_taken(authority: FakeAuthority, host: AgentHost, clock: FakeClock) -> None:
+    """Else whoever chooses such a name could keep a host from its authority for ever."""
+    odd = "\U0001f511" * 300
+
+    async def scenario() -> None:
+        async with joined(authority, host):
+            await authority.stop()
+            await host.says(odd, "123456", service=odd, client=odd, source=odd)
+            await authority.start()
+            await host.online()
+            assert max(len(body) for body in authority.journal[1]) > 8_192
+
+    play(scenario())
+
+
+def test_a_journal_that_forks_again_and_again_begins_anew_once_in_a_while(
+    authority: FakeAuthority, host: AgentHost
+) -> None:
+    async def scenario() -> None:
+        async with joined(authority, host):
+            authority.fork = True
+            authority.changed.set()
+            await until(lambda: trouble(host) is What.ANSWER, "the trouble is written down")
+            assert host.state.journal_epoch == 2
+
+    play(scenario())
