@@ -166,6 +166,16 @@ def server_context_of_files(authority: CertificateAuthority, certificate_file: s
     Raises: ConfigurationError, when a file cannot be used.
     """
     context = _context(authority)
+    _load_files(context, certificate_file, key_file)
+    return context
+
+
+def check_files(certificate_file: str, key_file: str) -> None:
+    """Raises: ConfigurationError, as :func:`server_context_of_files` would: for when nothing is to be served yet."""
+    _load_files(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate_file, key_file)
+
+
+def _load_files(context: ssl.SSLContext, certificate_file: str, key_file: str) -> None:
     try:
         context.load_cert_chain(certificate_file, key_file)
     except OSError as err:  # ssl.SSLError is one
@@ -176,7 +186,6 @@ def server_context_of_files(authority: CertificateAuthority, certificate_file: s
             f"authority.tls: certificate_file {certificate_file} with key_file {key_file} cannot be used: {reason}",
             cure="give PEM files that mfad may read, or leave `tls` out: mfad then makes a certificate of its own",
         ) from err
-    return context
 
 
 def read_shown(der: bytes) -> Shown:

@@ -159,7 +159,10 @@ class Feed:
         found = await self._store.glance(lambda c: look(c, present, request, oldest=oldest, place=place))
         if found.ids is None or place is not None:
             return found
-        if needs_codes(present, request, now=self._clock(), granted=_granted(present, request)):
+        granted = _granted(present, request)
+        # A host that keeps its keys worse than it used to must not keep what it got before.
+        other_terms = granted is not present.group.admits(present.host.key_protection)
+        if other_terms or needs_codes(present, request, now=self._clock(), granted=granted):
             return Look(found.generation, found.seq, found.latest, -1, None)
         if not found.ids and request.digest:
             digest = await self._digest(present, found)

@@ -19,7 +19,9 @@ from ldap_proxy.configuration import warnings as ldap_warnings
 from ldap_proxy.door import check_files as check_ldap_files
 from mfa_core.errors import ConfigurationError, MfaError
 from mfa_runtime.config import Config, ConfigurationProblems, load_config
+from mfa_runtime.config.sections import Role
 from mfa_runtime.primaries import check_files
+from mfad.authority import check_authority_files
 from mfad.inherited import Inherited
 from mfad.log_bound import BoundedLog
 from mfad.notify import Notifier
@@ -87,6 +89,8 @@ def _check_files(config: Config) -> list[str]:
         ldap_settings = build_ldap_settings(config, config.doors.ldap)
         check_ldap_files(ldap_settings)
         told += ldap_warnings(ldap_settings)
+    if config.role is Role.AUTHORITY:
+        check_authority_files(config)
     return told
 
 

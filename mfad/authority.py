@@ -9,6 +9,7 @@ import os
 import socket
 import time
 
+from authority.certificate_authority import check_files
 from authority.door import AuthorityDoor
 from authority.settings import AuthoritySettings, TlsFiles
 from mfa_core.errors import ConfigurationError
@@ -74,6 +75,13 @@ def build_authority_settings(config: Config) -> AuthoritySettings:
         max_hosts=section.max_hosts,
         max_verifications=section.max_verifications,
     )
+
+
+def check_authority_files(config: Config) -> None:
+    """Read the certificate and what hosts check it against. Raises: ConfigurationError, when one of them cannot be used."""
+    tls = build_authority_settings(config).tls
+    if tls is not None:
+        check_files(str(tls.certificate_file), str(tls.key_file))
 
 
 def build_authority(config: Config, store: Store, ledger: Ledger, gate: Verification, *, node: str) -> AuthorityDoor:

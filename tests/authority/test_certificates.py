@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from authority.certificate_authority import (
     CertificateAuthority,
+    check_files,
     check_request,
     make_authority,
     read_shown,
@@ -158,3 +159,17 @@ def test_a_place_in_a_sync_is_read_or_none(text: str) -> None:
 def test_a_place_in_a_sync_comes_back_as_it_went(seq: int, latest: int, since: int, after: int, generation: str) -> None:
     place = Place(seq, latest, since, after, generation)
     assert Place.read(place.text()) == place
+
+
+def test_files_are_looked_at_before_anything_is_served(authority: CertificateAuthority, tmp_path: Path) -> None:
+    key = HostKey()
+    path = tmp_path / "both.pem"
+    issued = sign_host(authority, key.csr(), host_id=1, now=NOW, lasts_s=DAY)
+    private = key.key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(private + issued.pem.encode())
+    check_files(str(path), str(path))
+    path.write_bytes(private)
+    with pytest.raises(ConfigurationError, match=r"authority\.tls"):
+        check_files(str(path), str(path))

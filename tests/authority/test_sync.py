@@ -503,10 +503,12 @@ def test_a_host_that_keeps_its_keys_badly_gets_no_material(tmp_path: Path) -> No
             assert names(agent) == ["alice", "bob"]
             with authority.installed.store.reading() as connection:
                 assert [alarm.kind for alarm in list_alarms(connection)] == [AlarmKind.KEY_PROTECTION]
-            agent.protection = KeyProtection.SYSTEMD_CREDS
-            agent.cursor = None
-            await agent.sync()
-            assert sorted(agent.secrets) == [1, 2]
+            for protection, held in ((KeyProtection.SYSTEMD_CREDS, [1, 2]), (KeyProtection.FILE, [])):
+                agent.protection = protection
+                (answer,) = await agent.sync()
+                assert answer.full
+                assert sorted(agent.secrets) == held
+                assert not (await agent.ask()).full
 
     run(scenario())
 
