@@ -76,7 +76,7 @@ def rotate(
     from mfa_runtime.state_lock import ROTATION_LOCK_FILE, StateLock
 
     with open_session(context) as session, StateLock(session.config.state_dir, ROTATION_LOCK_FILE).exclusive():
-        source = session.config.key_source
+        source, shared = session.config.key_source, session.store.several_writers
         if source.startswith("systemd-creds:"):
             raise Conflict(
                 f"key: {source} is kept by systemd and cannot be replaced from here",
@@ -105,5 +105,7 @@ def rotate(
     say(f"key-encryption key {key_id(after.current)}{' (finished an earlier rotation)' if resumed else ''}: copy {source} away")
     if number is not None:
         say(f"data key {number}: every secret is sealed under it")
+    if shared:
+        say(f"Other authorities of this store cannot open it any more: copy {source} to each, then `systemctl restart mfad` there.")
     if save_old is None:
         say("Backups made before this need the key file as it was before: make a new backup now.")
