@@ -106,6 +106,6 @@ def rotate(
     if number is not None:
         say(f"data key {number}: every secret is sealed under it")
     if shared:
-        say(f"Other authorities of this store cannot open it any more: copy {source} to each, then `systemctl restart mfad` there.")
+        say(f"Copy {source} to every other authority of this store now: with the old one mfad does not start there.")
     if save_old is None:
         say("Backups made before this need the key file as it was before: make a new backup now.")
