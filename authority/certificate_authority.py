@@ -26,8 +26,8 @@ from mfa_core.secret import Secret
 CA_S = 20 * 365 * 86_400.0
 """Hosts pin this certificate when they join; a shorter life would be a day on which all of them join again."""
 SERVER_S = 30 * 86_400.0
-BACKDATED_S = 300.0
-"""How far a certificate begins in the past: clocks of authorities that share a store may differ a little."""
+BACKDATED_S = 7 * 86_400.0
+"""How far a certificate begins in the past: a host whose clock is behind must still find its authority, which tells it so."""
 MAX_CSR_CHARS = 8192
 HOST_PREFIX = "host "
 """Of the common name of a host's certificate: its id follows."""

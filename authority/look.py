@@ -7,6 +7,7 @@ up to date costs a few looks into indexes, however many users there are and what
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,10 +135,14 @@ def _generation(connection: Connection) -> str:
 
 
 class Digests:
-    """The digests of the manifests that were made last. Threads may share it. ``monotonic`` is seconds."""
+    """The digests of the manifests that were made last. Threads may share it.
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    ``monotonic`` is seconds; ``worked`` the seconds that a processor has spent on the thread that asks.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], worked: Callable[[], float] = time.thread_time) -> None:
         self._monotonic = monotonic
+        self._worked = worked
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[frozenset[str], str, int], str] = OrderedDict()
         self._not_before: dict[frozenset[str], float] = {}
@@ -154,16 +159,16 @@ class Digests:
         known = self.known(scope, generation, latest)
         if known is not None:
             return known
-        began = self._monotonic()
-        if began < self._not_before.get(scope, 0.0):
+        now, began = self._monotonic(), self._worked()
+        if now < self._not_before.get(scope, 0.0):
             return None
         digest = entitlement.manifest_digest(entitlement.manifest(connection, scope))
-        took = self._monotonic() - began
+        took = self._worked() - began
         with self._lock:
             if took > CHEAP_S:
                 if len(self._not_before) >= DIGESTS_KEPT:
                     self._not_before.clear()
-                self._not_before[scope] = began + DIGEST_SHARE * took
+                self._not_before[scope] = now + DIGEST_SHARE * took
             self._kept[scope, generation, latest] = digest
             while len(self._kept) > DIGESTS_KEPT:
                 self._kept.popitem(last=False)

@@ -1,6 +1,6 @@
 """How does a request come in, and an answer go out?
 
-Room rule: the only file that knows Starlette and ASGI. A route is a method, a bound and a function from :class:`Asked` to
+Room rule: routes, and the only file that answers in ASGI. A route is a method, a bound and a function from :class:`Asked` to
 :class:`Answer`; who asks and what is answered is decided elsewhere. Whatever breaks becomes a refusal in JSON: no traceback and
 no text of an exception that is not ours leaves the machine.
 """
