@@ -148,8 +148,10 @@ class Follower:
                 log.exception("following the authority broke")
                 self._lose()
                 pause_s = AFTER_TROUBLE_S
+            # Not wait_for: before Python 3.12 that takes a cancellation for an event that comes at the same time.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._woken.wait()
 
     async def stop(self) -> None:
         """Let those who wait be decided here, and close the connections. :meth:`run` was cancelled before."""

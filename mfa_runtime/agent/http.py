@@ -265,7 +265,8 @@ class _KeptAddresses(AbstractResolver):
         if known is None:
             return await asyncio.shield(asked)
         try:
-            return await asyncio.wait_for(asyncio.shield(asked), RESOLVE_S)
+            async with asyncio.timeout(RESOLVE_S):
+                return await asyncio.shield(asked)
         except (TimeoutError, OSError):
             return known
 
