@@ -36,6 +36,7 @@ from bench.processes import pin_tree, processors
 from bench.radius_stage import Generator as Nas
 from bench.radius_stage import (
     Login,
+    Logins,
     Roster,
     Run,
     Server,
@@ -132,7 +133,7 @@ def request_of(logins: Sequence[Login]) -> bytes:
     ).octets()  # fmt: skip
 
 
-def hosts(at: Authority, roster: Roster, folder: Path, counts: Sequence[int], rounds: int, logins: int) -> None:
+def hosts(at: Authority, roster: Logins, folder: Path, counts: Sequence[int], rounds: int, logins: int) -> None:
     """The part ``hosts``."""
     server_cpu, generator_cpu = processors()[:2]
     pin_tree(at.station.pid, [server_cpu])
@@ -178,9 +179,11 @@ def main() -> int:
         shared = new_secret(here.folder)
         at = running.enter_context(authority(here))
         add_group(at)
+        roster: Logins = Roster(here, options.users)
         if {"one", "many"} & set(options.parts):
             asking = agent_radius(at, here.folder / "agent", shared, users=options.users, label=ASKING)
             agent, server = running.enter_context(asking)
+            roster = server.logins  # it knows whose codes are spent
             alone = running.enter_context(mfad_radius(other, shared, users=options.users, cpus=(), label=ALONE))
             load = Load(alone, server, agent, at, Nas(here.folder, shared, cpu=None), shared, here.folder)
             print(f"bringing a page to the disk takes {flush_ms(here.folder):.2f} ms here now")
@@ -189,7 +192,7 @@ def main() -> int:
             if "many" in options.parts:
                 many(load, options.rounds, options.load)
         if "hosts" in options.parts:
-            hosts(at, Roster(here, options.users), here.folder, options.hosts, options.rounds, options.load)
+            hosts(at, roster, here.folder, options.hosts, options.rounds, options.load)
     return conclude(missed)
 
 
