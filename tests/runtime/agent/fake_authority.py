@@ -120,6 +120,8 @@ class FakeAuthority:
     standing_faults: dict[str, Fault] = field(default_factory=dict)
     twist: Callable[[SyncAnswer], SyncAnswer] = lambda answer: answer
     """Applied to an answer before it is signed."""
+    spoil: Callable[[bytes], bytes] = lambda body: body  # noqa: E731
+    """Applied to it after that."""
     asked: list[str] = field(default_factory=list)
     """The paths of all requests, in order."""
     attempts: list[VerifyAttempt] = field(default_factory=list)
@@ -233,7 +235,7 @@ class FakeAuthority:
             with_time.cancel()
         answer = self.twist(self.sync_answer(asked))
         body = answer.octets()
-        return self._json(body, **{HEADER: self.signer.sign(body)})
+        return self._json(self.spoil(body), **{HEADER: self.signer.sign(body)})
 
     def sync_answer(self, asked: SyncRequest) -> SyncAnswer:
         """What an authority answers."""

@@ -269,7 +269,7 @@ def test_of_a_spoilt_answer_nothing_is_used(authority: FakeAuthority, host: Agen
             elif how == "another key's":
                 authority.signer = replace_signer(authority)
             else:
-                authority.standing_faults[SYNC] = answers(200, b"{", **{"Mfad-Signature": "x"})
+                authority.spoil = lambda body: body[: len(body) // 2]
             authority.add(BOB)
             await until(lambda: trouble(host) is What.ANSWER, "the trouble is written down")
             state = host.state
@@ -293,7 +293,7 @@ def test_a_set_of_users_that_differs_is_asked_for_anew(authority: FakeAuthority,
             authority.add(BOB)
             authority.users["alice"].version = 1
             await until(lambda: "bob" in host.names(), "bob is here")
-            assert host.follower.counted.full_syncs >= 2
+            await until(lambda: host.follower.counted.full_syncs >= 2, "all of it was asked for")
             assert trouble(host) is None
 
     play(scenario())
