@@ -199,7 +199,7 @@ class Agent(Station):
             secret.write_text(RADIUS_SECRET + "\n")
             client = {"name": "vpn", "network": "127.0.0.1", "mode": "mfa_only", "secret_file": str(secret)}
             doors["radius"] = {"listen": [f"127.0.0.1:{RADIUS_PORT}"], "clients": [client]}
-        return {"role": "agent", "doors": {**doors, **spec.doors}, **spec.settings}
+        return {"role": "agent", "doors": {**doors, **spec.doors}, "agent": {"sync_wait": "5s"}, **spec.settings}
 
     @property
     def is_connected(self) -> bool:
@@ -304,8 +304,8 @@ class Site:
                 pam={"sshd": "sshd-keyboard-interactive"}, network=machine.path,
             ))  # fmt: skip
         if self.second is not None:
-            authorities = {"agent": {"authorities": [self.authority.url, self.second.url]}}
-            spec = replace(spec, settings={**spec.settings, **authorities})
+            both = {"authorities": [self.authority.url, self.second.url], "sync_wait": "5s"}
+            spec = replace(spec, settings={**spec.settings, "agent": both})
         one = Agent(name, directory, machine, spec, host)
         self._stack.callback(one.close)
         self.agents[name] = one
@@ -410,6 +410,7 @@ def build(
         site.second = site.open_authority(more, "second")
         site.second.cluster, site.second.database = cluster, database
         shutil.copy(site.authority.directory / "kek", site.second.directory)
+        site.second.init()
     made = [site.new_agent(name, spec) for name, spec in agents.items()]
     authorities = [one for one in (site.authority, site.second) if one is not None]
     for one in authorities:
