@@ -120,7 +120,7 @@ class FakeAuthority:
     standing_faults: dict[str, Fault] = field(default_factory=dict)
     twist: Callable[[SyncAnswer], SyncAnswer] = lambda answer: answer
     """Applied to an answer before it is signed."""
-    spoil: Callable[[bytes], bytes] = lambda body: body  # noqa: E731
+    spoil: Callable[[bytes], bytes] = lambda body: body
     """Applied to it after that."""
     asked: list[str] = field(default_factory=list)
     """The paths of all requests, in order."""
