@@ -109,8 +109,10 @@ def test_a_revoked_host_has_nothing_left_and_lets_nobody_in(site: Site, person: 
     assert doomed.rows("SELECT count(*) AS n FROM codebooks") == [{"n": 0}]
     assert not doomed.takes(person.name, person.next_code())
     doomed.machine.cut(Cut.UNPLUGGED)
+    site.pass_time(30)
     assert not doomed.takes(person.name, person.next_code())
     assert "revoked" in doomed.mfactl("status").lower()
+    site.pass_time(60)
     assert site["alpha"].takes(person.name, person.next_code()), "no code of hers was spent by that"
 
 

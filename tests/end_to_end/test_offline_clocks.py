@@ -99,5 +99,6 @@ def test_a_host_that_was_an_hour_behind_when_it_joined_serves(site: Site, person
     slow.stop()
     slow.start()
     site.until(lambda: site.authority.host("slow")["clock_offset_s"] < -HOUR_S / 2, "the offset is known")
+    site.until(lambda: slow.is_connected, "slow asks")
 
     assert slow.takes(person.name, person.next_code()), site.logs()
