@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from sqlalchemy import Connection
@@ -135,6 +135,7 @@ class Feed:
             found = await self._look(present, request, place)
             if found.is_news or place is not None or self._rules_differ(request) or self._monotonic() >= until:
                 break
+            self._note_cursor(present, request, found)
             wait = self._waiting.begin(present.host.id, present.topics, since=found.seq, until=until)
             try:
                 news = await wait.woken
@@ -264,6 +265,12 @@ class Feed:
         await self._write_down(present, request, told.look, not_after, offset, address)
         standing: JournalHead | Literal["fork"] = "fork" if journal is None else journal
         return await self._store.compute(lambda: self._sealed_and_signed(present, request, told, standing, now, not_after))
+
+    def _note_cursor(self, present: Present, request: SyncRequest, found: Look) -> None:
+        """Have it written down that a host which begins to wait has stored what it was told: administrators look for that."""
+        cursor = request.cursor
+        if cursor is not None and cursor.generation == found.generation and cursor.seq > present.host.cursor:
+            self._leases.note(replace(present.host, cursor=cursor.seq, last_seen=self._clock()))
 
     async def _write_down(
         self, present: Present, request: SyncRequest, found: Look, not_after: float, offset: float, address: str

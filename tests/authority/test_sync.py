@@ -274,6 +274,32 @@ def test_a_lease_is_written_down_before_it_is_handed_out(tmp_path: Path) -> None
     run(scenario())
 
 
+def test_how_far_a_host_has_come_is_written_down_while_it_waits(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with served(tmp_path) as authority:
+            agent = await authority.agent()
+
+            def written() -> int:
+                with authority.installed.store.reading() as connection:
+                    host = hosts.find(connection, agent.host_id)
+                assert host is not None
+                return host.cursor
+
+            await agent.sync()
+            authority.change(lock("bob"))
+            await agent.sync()
+            assert agent.cursor is not None
+            assert written() < agent.cursor.seq  # it was told, and has not said that it holds it
+            waits = asyncio.create_task(agent.sync(wait_s=50.0))
+            await until(lambda: authority.door.counters()["waiting"] == 1)
+            await until(lambda: agent.cursor is not None and written() == agent.cursor.seq)
+            assert not waits.done()
+            authority.change(lock("alice"))
+            await waits
+
+    run(scenario())
+
+
 def test_a_clock_that_is_far_off_is_an_alarm(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with served(tmp_path) as authority:
