@@ -38,6 +38,8 @@ HOST_NODES: Final = "host:"
 """What the names of all chains of hosts begin with."""
 _EVENT_ID = re.compile(r"[0-9A-Za-z]{1,32}").fullmatch
 _CREDENTIAL = re.compile(r"totp:([1-9][0-9]{0,17})").fullmatch
+_NAME = re.compile(r"[!-~]{1,256}").fullmatch
+"""What a user can be called. Anybody can type anything else at a door of a host: a store may not even be able to look it up."""
 _MAX_TIME_S: Final = 1e12
 
 log = logging.getLogger(__name__)
@@ -230,7 +232,7 @@ def _merge(
             _merge_accept(connection, act, present, event, one.event_id, at, settings)
         elif event.get("outcome") == Outcome.REJECTED.value and _counts(event.get("failures")):
             name = event.get("user")
-            if isinstance(name, str) and 0 < len(name) <= 256:
+            if isinstance(name, str) and _NAME(name):
                 count, last = failures.get(name, (0, 0.0))
                 failures[name] = (count + 1, max(last, at))
     known = {

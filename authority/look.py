@@ -28,6 +28,8 @@ MAX_CHANGES: Final = 2_000
 """A host that has missed more gets everything anew: that takes no longer."""
 DIGEST_SHARE: Final = 20
 """Of the time, one part in so many may go into digests of large scopes; a host that gets none compares next time."""
+LONGEST_WITHOUT_S: Final = 60.0
+"""However dear: agents that hear of no digest for long ask for everything, which is dearer."""
 CHEAP_S: Final = 0.02
 """A digest that takes no longer than this is always made."""
 DIGESTS_KEPT: Final = 1024
@@ -98,7 +100,10 @@ def look(connection: Connection, present: Present, request: SyncRequest, *, olde
     # Not below what is remembered: what was forgotten must not look as if it had never been.
     latest = max(oldest, latest_of(connection, present))
     everything = Look(generation, seq, latest, -1, None)
-    goes_on = place is not None and place.generation == generation and place.seq <= seq
+    # What lies ahead nobody was given: pages and digests are kept under it, for all hosts of the scope.
+    goes_on = (
+        place is not None and place.generation == generation and place.seq <= seq and place.latest <= latest
+    )
     if place is not None and goes_on and place.since < 0:
         return Look(generation, place.seq, place.latest, -1, None)
     cursor = request.cursor
@@ -168,7 +173,7 @@ class Digests:
             if took > CHEAP_S:
                 if len(self._not_before) >= DIGESTS_KEPT:
                     self._not_before.clear()
-                self._not_before[scope] = now + DIGEST_SHARE * took
+                self._not_before[scope] = now + min(DIGEST_SHARE * took, LONGEST_WITHOUT_S)
             self._kept[scope, generation, latest] = digest
             while len(self._kept) > DIGESTS_KEPT:
                 self._kept.popitem(last=False)
