@@ -50,11 +50,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a page changed. ``erased``: a secret that was here is not to be here any more, in no file."""
+    """What a page changed. ``erased``: a secret that was here is not to be here any more, in no file.
+
+    ``compared``: what is here now is what the authority lists; False where it did not say this time.
+    """
 
     users: int = 0
     gone: int = 0
     erased: bool = False
+    compared: bool = False
 
 
 def apply(connection: Connection, snapshot: Snapshot, progress: Progress, moment: Moment, act: Act) -> Applied:
@@ -78,18 +82,14 @@ def apply(connection: Connection, snapshot: Snapshot, progress: Progress, moment
     if answer.more:
         agent_state.change(connection, seq=answer.seq)
         return Applied(len(answer.users), len(gone), erased)
-    here = digest_here(connection) if answer.users or gone or answer.full else None
-    if here is not None and here != answer.digest:
-        raise ManifestMismatch(
-            "the users of this host are not those that the authority lists", cure="a full sync follows; else see its log"
-        )
+    here, compared = _compare(connection, snapshot, changed=bool(answer.users or gone or answer.full))
     agent_state.change(
         connection,
         standing="joined",
         seq=answer.seq,
         generation=answer.cursor.generation,
         cursor=answer.cursor.seq,
-        digest=answer.digest,
+        digest=here,
         not_after=answer.not_after,
         floor=answer.server_time,
         synced_at=answer.server_time,
@@ -97,7 +97,22 @@ def apply(connection: Connection, snapshot: Snapshot, progress: Progress, moment
         boottime_s=moment.boottime_s,
         host=answer.terms.model_dump_json(),
     )
-    return Applied(len(answer.users), len(gone), erased)
+    return Applied(len(answer.users), len(gone), erased, compared)
+
+
+def _compare(connection: Connection, snapshot: Snapshot, *, changed: bool) -> tuple[str, bool]:
+    """The digest of what is here, and whether the authority has said the same. Raises: ManifestMismatch."""
+    said = snapshot.answer.digest
+    state = agent_state.load(connection)
+    before = "" if state is None else state.digest
+    if not changed and before and said in {None, before}:
+        return before, said is not None
+    here = digest_here(connection)
+    if said is not None and said != here:
+        raise ManifestMismatch(
+            "the users of this host are not those that the authority lists", cure="a full sync follows; else see its log"
+        )
+    return here, said is not None
 
 
 def digest_here(connection: Connection) -> str:

@@ -40,7 +40,7 @@ from mfa_runtime.agent.snapshot import (
 from mfa_runtime.agent.trouble import Trouble, What, read_trouble
 from mfa_runtime.config.rules_document import SharedRules, read_rules
 from mfa_runtime.protocol.message import ProtocolError
-from mfa_runtime.protocol.reporting import read_health
+from mfa_runtime.protocol.reporting import JournalHead, read_health
 from mfa_runtime.protocol.syncing import NONCE_OCTETS, Cursor, SyncRequest, rules_digest
 from mfa_runtime.protocol.words import HEALTH, SYNC
 from mfa_runtime.sealing import RandomBytes, UnknownKey
@@ -61,6 +61,8 @@ SYNC_S = 30.0
 """For a page of a sync; one that waits for news may take so much longer than it waits."""
 JOURNAL_S = 10.0
 """For a piece of the journal."""
+UNCOMPARED_S = 900.0
+"""An authority that is busy may leave a comparison out. After so long without one everything is asked for anew."""
 SAME_AGAIN_S = 3600.0
 """The same trouble is written into the audit log once in so long."""
 
@@ -115,6 +117,7 @@ class Follower:
         self._trouble_stored = False
         self._to_erase = True  # whatever was to go when this host went down
         self._full_before = False
+        self._uncompared_since: float | None = None
         self._monotonic = monotonic
         self._forked_at = -FORK_AGAIN_S
         self._joined = True  # until the store says otherwise
@@ -326,6 +329,9 @@ class Follower:
             said = snapshot.answer
             if said.journal == "fork":
                 raise journal.Fork("the authority has another journal of this host than this one continues")
+            # As it was when this was asked: what was sent while it waited is no news.
+            told = JournalHead(epoch=state.journal_epoch, seq=state.journal_seq, hash=said.journal.hash)
+            await self._contact.run(journal.go_back, self._contact.store, said.journal, told)
             rules = self._rules_in(snapshot)
             self._full_before = said.full
             applied = await self._contact.run(self._store, snapshot, progress, isinstance(rules, ConfigurationError))
@@ -336,8 +342,21 @@ class Follower:
                 self.counted.full_syncs += said.full
                 await self._all_is_well(snapshot, rules)
                 await self._erase()
+                await self._see_to_comparison(applied.compared, had_all=said.full)
                 return
             page, wait_s = said.page, 0.0
+
+    async def _see_to_comparison(self, compared: bool, *, had_all: bool) -> None:
+        """Let nothing that went astray stay for long: what was not compared for a while comes anew, whole."""
+        now, since = self._monotonic(), self._uncompared_since
+        if compared:
+            self._uncompared_since = None
+        elif since is None or had_all:
+            self._uncompared_since = now
+        elif now - since >= UNCOMPARED_S:
+            log.warning("what is here was not compared with the authority's for %.0f s, and is asked for anew", now - since)
+            self._uncompared_since = now
+            await self._contact.run(self._ask_for_everything)
 
     def _request(self, state: AgentState, wait_s: float, page: str | None) -> SyncRequest:
         with self._contact.store.reading() as connection:

@@ -114,7 +114,7 @@ def _check(answer: SyncAnswer, expected: Expected) -> None:
             f"the answer has number {answer.seq}, and {expected.seq} was seen before",
             cure="if the authority's clock was set back by far, wait, or join again; else somebody sends old answers",
         )
-    if answer.more != (answer.page is not None) or answer.more != (answer.digest is None):
+    if answer.more != (answer.page is not None) or (answer.more and answer.digest is not None):
         raise SnapshotRefused(
             Why.UNREADABLE, "the answer says that there is more and does not say what, or the reverse",
             cure="ask whether both sides are mfad of the same version",

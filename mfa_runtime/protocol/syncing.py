@@ -118,7 +118,8 @@ class SyncAnswer(Message):
     """What a host gets: a lease always, and what is new. ``more``: ask again with ``page``.
 
     ``full``: this is a page of all that there is; users that no page had are gone when ``more`` is false. ``digest`` is of all
-    users that the host then holds; ``rules`` is the text of the rules, where the host's digest was another one.
+    users that the host then holds, None where there is more, or where it was not worked out this time; ``rules`` is the text of
+    the rules, where the host's digest was another one.
     """
 
     LIMIT = 16 << 20

@@ -145,6 +145,38 @@ def test_a_set_that_is_not_the_authority_s_is_not_stored(here: Cache, authority:
     assert here.state == before
 
 
+def test_a_page_that_is_not_compared_is_kept_and_compared_at_the_next_answer(here: Cache, authority: FakeAuthority) -> None:
+    here.sync()
+    authority.add(Person("alice", locked=True))
+    authority.twist = lambda one: one.model_copy(update={"digest": None})
+
+    (applied,) = here.sync()
+
+    assert (applied.users, applied.compared) == (1, False)
+    assert here.state.cursor == authority.seq
+    with here.store.reading() as connection:
+        assert here.state.digest == cache.digest_here(connection)  # this is what the authority is told next
+    assert not here.sync()[0].compared  # nor with nothing new
+    authority.twist = lambda one: one
+    assert here.sync()[0].compared
+
+
+def test_what_went_astray_in_a_page_that_was_not_compared_is_found_at_the_next_answer(
+    here: Cache, authority: FakeAuthority
+) -> None:
+    here.sync()
+    authority.add(BOB)
+    authority.add(ALICE)
+    authority.twist = lambda one: one.model_copy(
+        update={"digest": None, "users": tuple(user for user in one.users if user.name == "alice")}
+    )
+    assert not here.sync()[0].compared
+    authority.twist = lambda one: one
+
+    with pytest.raises(ManifestMismatch):
+        here.sync()  # nothing is new, and the digest is not that of what is here
+
+
 def test_names_may_change_hands(here: Cache, authority: FakeAuthority) -> None:
     here.sync()
     alice, bob = authority.users["alice"], authority.users["bob"]

@@ -18,7 +18,7 @@ from mfa_core.errors import Conflict, StoreFull
 from mfa_core.passcode import read_passcode
 from mfa_core.secret import Secret
 from mfa_core.split import Split
-from mfa_runtime.agent import own_keys
+from mfa_runtime.agent import follower, own_keys
 from mfa_runtime.agent.breaker import State
 from mfa_runtime.agent.exchange import VerifyExchange
 from mfa_runtime.agent.trouble import What, read_trouble
@@ -293,6 +293,25 @@ def test_a_set_of_users_that_differs_is_asked_for_anew(authority: FakeAuthority,
             authority.add(BOB)
             authority.users["alice"].version = 1
             await until(lambda: "bob" in host.names(), "bob is here")
+            await until(lambda: host.follower.counted.full_syncs >= 2, "all of it was asked for")
+            assert trouble(host) is None
+
+    play(scenario())
+
+
+def test_an_authority_that_never_compares_is_asked_for_everything_in_the_end(
+    authority: FakeAuthority, host: AgentHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with joined(authority, host):
+            authority.twist = lambda one: one.model_copy(update={"digest": None})
+            authority.add(BOB)
+            await until(lambda: "bob" in host.names(), "bob is here")
+            authority.add(BOB)
+            await until(lambda: host.state.cursor == authority.seq, "it was heard again")
+            assert (host.follower.counted.full_syncs, trouble(host)) == (1, None)  # not at once
+            monkeypatch.setattr(follower, "UNCOMPARED_S", 0.0)
+            authority.add(BOB)
             await until(lambda: host.follower.counted.full_syncs >= 2, "all of it was asked for")
             assert trouble(host) is None
 

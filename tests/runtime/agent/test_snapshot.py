@@ -77,6 +77,13 @@ def test_a_lease_that_no_host_honours_is_refused(authority: FakeAuthority) -> No
         read(authority, answer(authority).model_copy(update={"not_after": T0 + 366 * 86_400}), expected(authority))
 
 
+def test_a_last_page_may_have_no_digest_and_a_page_before_it_has_none(authority: FakeAuthority) -> None:
+    made = answer(authority)
+    assert read(authority, made.model_copy(update={"digest": None}), expected(authority)).answer.users
+    with pytest.raises(SnapshotRefused):
+        read(authority, made.model_copy(update={"more": True, "page": "2"}), expected(authority))
+
+
 def test_an_answer_of_another_key_is_refused(authority: FakeAuthority) -> None:
     body = answer(authority).octets()
 
