@@ -54,15 +54,16 @@ class Disk:
     """The file system under an agent's state, seen from inside its host."""
 
     def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+        assert agent.host is not None
+        self._host = agent.host
         self._file = SMALL / "filler"
 
     def fill(self) -> None:
         # dd ends with 1 when nothing goes in any more: that is what is wanted
-        run(self._agent.inside("sh", "-c", f"dd if=/dev/zero of={self._file} bs=4k 2>/dev/null || true; sync -f {SMALL}"))
+        run(self._host.inside("sh", "-c", f"dd if=/dev/zero of={self._file} bs=4k 2>/dev/null || true; sync -f {SMALL}"))
 
     def free(self) -> None:
-        run(self._agent.inside("rm", "-f", str(self._file)))
+        run(self._host.inside("rm", "-f", str(self._file)))
 
 
 def test_a_full_disk_during_a_sync_keeps_the_old_copy_and_is_named(site: Site, person: Person) -> None:
