@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from mfa_core.audit import Outcome
 from mfa_core.model import ChapAnswer
-from mfa_core.verdict import Exemption, Reason
+from mfa_core.verdict import Exemption, Reason, Unready
 from mfa_runtime.agent.http import Authorities, Unreachable
 from mfa_runtime.counsel import Referred, Ruled
-from mfa_runtime.protocol.message import ProtocolError, wire_text
+from mfa_runtime.protocol.message import ProtocolError, unfit, wire_text
 from mfa_runtime.protocol.verifying import (
     MAX_GROUPS,
     MAX_WAIT_FOR_FACTOR_S,
@@ -48,21 +48,25 @@ class VerifyExchange:
         """See :class:`mfa_runtime.agent.link.Exchange`. Raises: Unreachable, Refused."""
         sendable: list[Referred] = []
         written: list[VerifyAttempt] = []
+        read: dict[str, Ruled | None] = {}
         for one in referred:
             try:
                 written.append(write_referred(one))
                 sendable.append(one)
-            except ValidationError as err:  # a name that is none, for one: it is this login's trouble and not its neighbours'
-                log.debug("attempt %s cannot be asked about: %s", one.attempt.event_id, err)
+            except ValidationError as err:  # an empty CHAP challenge, for one: this login's trouble and not its neighbours'
+                why = unfit("VerifyAttempt", err)
+                log.warning("attempt %s cannot be asked about, and is refused: %s", one.attempt.event_id, why)
+                # Not None: nobody may bring this host to decide alone by typing what cannot travel.
+                read[one.attempt.event_id] = Ruled(Outcome.UNAVAILABLE, Unready.INTERNAL)
         if not sendable:
-            return [None] * len(referred)
+            return [read[one.attempt.event_id] for one in referred]
         request = VerifyRequest(attempts=tuple(written))
         answer = await self._authorities().post(VERIFY, request.octets(), try_s=self._try_s, budget_s=budget_s)
         try:
             rulings = read_verify_answer(answer.body).rulings
             if len(rulings) != len(sendable):
                 raise ProtocolError(f"{len(rulings)} rulings for {len(sendable)} attempts")
-            read = {one.attempt.event_id: read_ruling(ruling, one) for ruling, one in zip(rulings, sendable, strict=True)}
+            read |= {one.attempt.event_id: read_ruling(ruling, one) for ruling, one in zip(rulings, sendable, strict=True)}
         except ProtocolError as err:
             raise Unreachable(f"{answer.url} answers what cannot be used: {err}", cure=err.cure) from err
         return [read.get(one.attempt.event_id) for one in referred]
