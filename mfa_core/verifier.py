@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from mfa_core import oath, texts
+from mfa_core import codebook, oath, texts
 from mfa_core.audit import AttemptDecided, By, Outcome
 from mfa_core.model import (
     Attempt,
@@ -415,7 +415,7 @@ def _answer(
         return _ask(attempt, situation, enrolled)
     outcome, place = _evaluate(found, situation, settings, enrolled, attempt.veiled)
     if isinstance(outcome, _Refused):
-        if outcome.reason is Reason.NEEDS_AUTHORITY:
+        if outcome.reason in _DEFERRED:
             return _defer(attempt, situation, settings, outcome)
         # The charge stands for every code that was looked at. It is computed after the comparison only because nothing can
         # come between them: attempts on one account are judged one after another inside the writing transaction.
@@ -546,6 +546,7 @@ class _Refused:
 _NO_CODE_OF_ANY_KIND = _Refused(Reason.MALFORMED)
 _NOT_THE_CODE = _Refused(Reason.MISMATCH)
 _SPARE_AT_AUTHORITY = _Refused(Reason.NEEDS_AUTHORITY, text=texts.RECOVERY_NEEDS_NETWORK)
+_BOOK_IS_OVER = _Refused(Reason.CACHE_EXPIRED, text=texts.CACHE_EXPIRED)
 _HELD_BY_AUTHORITY = _Refused(Reason.NEEDS_AUTHORITY, text=texts.HELD_ELSEWHERE)
 
 
@@ -572,12 +573,14 @@ def _evaluate(
         if isinstance(outcome, _Good):
             return (outcome.behind(reading.password) if reading.password else outcome), place
         # A guess that was looked at is charged, whatever else can be read in the text.
-        if refused.reason in _MILD or (refused.reason is Reason.MISMATCH and outcome.reason is not Reason.NEEDS_AUTHORITY):
+        if refused.reason in _MILD or (refused.reason is Reason.MISMATCH and outcome.reason not in _DEFERRED):
             refused = outcome
     return refused, 0
 
 
-_MILD = {Reason.MALFORMED, Reason.NEEDS_AUTHORITY}
+_DEFERRED = {Reason.NEEDS_AUTHORITY, Reason.CACHE_EXPIRED}
+"""No code was looked at, so none can have been guessed."""
+_MILD = {Reason.MALFORMED, *_DEFERRED}
 
 
 def _evaluate_digits(
@@ -586,6 +589,8 @@ def _evaluate_digits(
     best = _NOT_THE_CODE
     for credential in enrolled or (_DUMMY,):
         result = oath.match(credential, code, now=situation.now, window=settings.window, max_drift=settings.max_drift)
+        if situation.partial and _is_over(credential, situation.now, settings):
+            continue  # what is left of the book is not looked at: a guess at it would not be counted below
         match result.fit:
             case Fit.NEW | Fit.CONSECUTIVE:
                 spent = credential.spent_at(result.step, result.drift_steps)
@@ -605,9 +610,19 @@ def _evaluate_digits(
                     best = replace(best, note="the clock is behind the last accepted step")
             case _:
                 assert_never(result.fit)
-    if situation.partial and enrolled and all(credential.material is Material.NONE for credential in enrolled):
-        return _HELD_BY_AUTHORITY
+    if situation.partial and enrolled:
+        over = [_is_over(credential, situation.now, settings) for credential in enrolled]
+        if all(ended or one.material is Material.NONE for one, ended in zip(enrolled, over, strict=True)):
+            return _BOOK_IS_OVER if any(over) else _HELD_BY_AUTHORITY
     return best
+
+
+def _is_over(credential: Credential, now: float, settings: Settings) -> bool:
+    """Whether a book of codes ends before the last code that could be the one now."""
+    if credential.material is not Material.CODEBOOK:
+        return False
+    last = oath.step_at(now, credential.period_s) + credential.drift_steps + settings.window
+    return codebook.last_step(credential) < last
 
 
 def _clock_is_behind(credential: Credential, now: float, settings: Settings) -> bool:

@@ -95,7 +95,7 @@ REFUSALS: Mapping[str, Advice] = {
         "put the clock back, or wait until the authority answers: it then knows the time again",
     ),
     _R.CACHE_EXPIRED: Advice(
-        "no authority could be reached for longer than this host may decide alone",
+        "no authority could be reached for longer than this host may decide alone, or than it has codes for",
         "mend the way to the authority (`mfactl doctor`); the time is --max-offline of the host group",
     ),
     _R.NOT_OFFLINE: Advice(

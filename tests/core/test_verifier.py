@@ -1325,6 +1325,41 @@ def test_a_token_that_is_not_here_is_told_to_its_owner_and_to_nobody_else(held: 
     assert (stranger.event.failures, unknown.event.failures) == (0, 1)
 
 
+def book_until(last: int) -> Credential:
+    """Alice's credential as a book of fifty codes up to this step."""
+    return codebook.as_book(TOTP, last - 49, Secret(codebook.pack(TOTP, last - 49, 50)))
+
+
+@pytest.mark.parametrize("last", [STEP, STEP - 1, STEP - 1_000])
+def test_a_book_that_is_over_is_told_to_its_owner_and_nothing_in_it_is_looked_at(last: int) -> None:
+    """Neither the right code nor a wrong one says more, so that nobody guesses uncounted at what is left of it."""
+    for typed in (code(), code(-1), WRONG):
+        owner = decide(typed, credentials=(book_until(last),), partial=True, how=PROVED)
+        stranger = decide(typed, credentials=(book_until(last),), partial=True)
+        unknown = decide(WRONG, user=None, credentials=(), partial=True)
+        assert owner.verdict == Rejected("e1", Reason.CACHE_EXPIRED, texts.CACHE_EXPIRED)
+        assert (owner.throttle, owner.credential) == (Throttle(), None)
+        assert reason(stranger) is Reason.CACHE_EXPIRED
+        assert stranger.verdict == unknown.verdict
+        assert stranger.throttle == unknown.throttle
+
+
+def test_a_book_that_reaches_far_enough_is_looked_at_and_a_wrong_code_counts() -> None:
+    book = book_until(STEP + 1)
+
+    assert isinstance(decide(code(), credentials=(book,), partial=True, how=PROVED).verdict, Accepted)
+    wrong = decide(WRONG, credentials=(book,), partial=True, how=PROVED)
+    assert reason(wrong) is Reason.MISMATCH
+    assert wrong.throttle != Throttle()
+
+
+def test_a_book_that_is_over_beside_a_token_that_is_here_makes_no_guess_free() -> None:
+    both = (book_until(STEP - 5), replace(TOTP, id=99))
+
+    assert reason(decide(WRONG, credentials=both, partial=True, how=PROVED)) is Reason.MISMATCH
+    assert isinstance(decide(code(), credentials=both, partial=True, how=PROVED).verdict, Accepted)
+
+
 def test_a_guess_beside_a_code_of_letters_is_charged() -> None:
     """Two readings of one text: that one of them needs the network makes the other no free guess."""
     both = (read("", WRONG), Split(Secret(b""), read_passcode(BYPASS.encode())))

@@ -368,7 +368,11 @@ def test_after_the_last_page_of_a_book_nothing_fits(here: Installation) -> None:
     """Whatever the lease says, and whatever is computed in place of a code."""
     give_book(here, ALICE, STEP - 100, 50)
 
-    assert reason(decide(here, here.ledger(), ALONE, ALICE.code(T0))) is Reason.MISMATCH
+    proved = decide(here, here.ledger(), ALONE, ALICE.code(T0), first_factor=FirstFactor.DONE)
+    assert reason(proved) is Reason.CACHE_EXPIRED
+    assert here.rows("throttle") == []
+    assert reason(decide(here, here.ledger(), ALONE, ALICE.code(T0))) is Reason.MISMATCH  # what a stranger hears of anybody
+    assert last_event(here)["reason"] == "cache_expired"
 
 
 def test_a_new_book_is_seen_at_once(here: Installation) -> None:
@@ -386,7 +390,8 @@ def test_a_book_that_is_missing_is_nothing(here: Installation) -> None:
     """The row says codebook and there is none."""
     give_book(here, ALICE, 0, 0)
 
-    assert reason(decide(here, here.ledger(), ALONE, ALICE.code(T0))) is Reason.MISMATCH
+    verdict = decide(here, here.ledger(), ALONE, ALICE.code(T0), first_factor=FirstFactor.DONE)
+    assert reason(verdict) is Reason.CACHE_EXPIRED
 
 
 def test_what_is_not_here_needs_the_authority(here: Installation) -> None:
