@@ -12,7 +12,7 @@ import logging
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, bindparam, select
@@ -44,6 +44,8 @@ REMEMBERED: Final = 16_384
 """Rulings that are kept for a host that asks again because it has lost the answer; older ones stand in the audit log."""
 LONGEST_S: Final = 10.0
 """A host has given up long before."""
+SAME_ID: Final = 16
+"""Events of one id that are looked at. An honest host makes two or three; one that made thousands spoils its own ids alone."""
 SHARE: Final = 2
 """One host has at most one part in so many of what may be under way."""
 
@@ -51,6 +53,10 @@ log = logging.getLogger(__name__)
 
 _ASKED = Secret(b"\0")
 """What stands for the text that was typed: it stayed on the host."""
+
+
+_Key = tuple[int, str, str]
+"""Of a ruling: the host, the event, and the user whom it is about."""
 
 
 class Gate(Protocol):
@@ -93,8 +99,8 @@ class Verifying:
         self.capacity = capacity
         self._under_way: Counter[int] = Counter()
         self._total = 0
-        self._being_decided: dict[tuple[int, str], asyncio.Future[Ruled]] = {}
-        self._decided: OrderedDict[tuple[int, str], Ruled] = OrderedDict()
+        self._being_decided: dict[_Key, asyncio.Future[Ruled]] = {}
+        self._decided: OrderedDict[_Key, Ruled] = OrderedDict()
         self.outcomes: Counter[str] = Counter()
 
     @property
@@ -144,7 +150,7 @@ class Verifying:
             del self._under_way[present.host.id]
 
     async def _ruled(self, present: Present, one: VerifyAttempt, found: tuple[Split, ...], known: _Known) -> Ruled:
-        key = (present.host.id, one.event_id)
+        key = (present.host.id, one.event_id, one.name)
         before = self._decided.get(key)
         if before is not None:
             return before
@@ -153,7 +159,11 @@ class Verifying:
             return await asyncio.shield(deciding)
         body = known.decided.get(one.event_id)
         if body is not None:
-            return _as_written(body, present, len(found))
+            return _as_written(body, present, one.name, len(found))
+        referral = _referral(present, one, found)
+        is_entitled = one.name in known.entitled
+        if not is_entitled and self._gate.action_for(referral) in {Action.EXEMPT, Action.DENY}:
+            is_entitled, referral = True, _without_codes(referral)
         loop = asyncio.get_running_loop()
         decided: asyncio.Future[Ruled] = loop.create_future()
         self._being_decided[key] = decided
@@ -165,8 +175,7 @@ class Verifying:
             if not decided.done():
                 decided.set_result(ruled)
 
-        referral = _referral(present, one, found)
-        if one.name in known.entitled or self._gate.action_for(referral) in {Action.EXEMPT, Action.DENY}:
+        if is_entitled:
             self._gate.refer(referral, told)
         else:
             self._being_decided.pop(key, None)
@@ -175,7 +184,7 @@ class Verifying:
             decided.set_result(ruled)
         return await asyncio.shield(decided)
 
-    def _remember(self, key: tuple[int, str], ruled: Ruled) -> None:
+    def _remember(self, key: _Key, ruled: Ruled) -> None:
         self.outcomes[ruled.outcome.value] += 1
         if ruled.outcome is Outcome.UNAVAILABLE:
             return  # it may be asked again
@@ -204,7 +213,7 @@ class Verifying:
 
 # -- what the store says before -----------------------------------------------------------------------------------------------
 
-_BEFORE = Prepared(select(audit.c.body, audit.c.node).where(audit.c.event_id == bindparam("event")))
+_BEFORE = Prepared(select(audit.c.body, audit.c.node).where(audit.c.event_id == bindparam("event")).limit(SAME_ID))
 
 
 def _read(connection: Connection, shown: Shown, names: set[str], events: Sequence[str]) -> _Known:
@@ -220,11 +229,11 @@ def _read(connection: Connection, shown: Shown, names: set[str], events: Sequenc
     return _Known(found, entitled, decided)
 
 
-def _as_written(body: str, present: Present, readings: int) -> Ruled:
+def _as_written(body: str, present: Present, name: str, readings: int) -> Ruled:
     """A ruling from the audit log, for a host that asks again: nothing is decided twice."""
     event: dict[str, Any] = json.loads(body)
-    if event.get("event") != "attempt" or event.get("host") != present.host.name:
-        # Somebody else's event: its id is not this host's to use.
+    if event.get("event") != "attempt" or event.get("host") != present.host.name or event.get("user") != name:
+        # Somebody else's event: its id is not this host's to use, nor for another user.
         return Ruled(Outcome.REJECTED, Reason.MALFORMED)
     outcome = Outcome(event["outcome"])
     if outcome is Outcome.EXEMPT or (outcome is Outcome.ACCEPTED and readings > 1):
@@ -261,6 +270,10 @@ def _readings(one: VerifyAttempt) -> tuple[Split, ...]:
     veiled = [reading.kind is PasscodeKind.VEILED for reading in one.readings]
     if any(veiled) is not (one.veiled is not None) or sum(veiled) > 1:
         raise ProtocolError("VerifyAttempt: veiled: a reading and an answer that do not go together")
+    texts = [reading.text.reveal() for reading in one.readings if reading.kind is PasscodeKind.DIGITS]
+    if not all(max(texts, key=len).endswith(text) for text in texts):
+        # What was typed ends in each of them. Else a host could have several codes looked at, and be charged for one.
+        raise ProtocolError("VerifyAttempt: readings: codes that do not stand in one text")
     return tuple(_split(reading) for reading in one.readings)
 
 
@@ -298,6 +311,19 @@ def _referral(present: Present, one: VerifyAttempt, found: tuple[Split, ...]) ->
         attempt, one.name, found, one.password, one.hidden, None if one.groups is None else frozenset(one.groups),
         frozenset({present.group.name}), present.host.id, present.host.name,
     )  # fmt: skip
+
+
+_EMPTY_HANDED = frozenset({PasscodeKind.EMPTY, PasscodeKind.JUNK})
+_PASSWORD_ALONE = Split(Secret(b""), Passcode(PasscodeKind.ABSENT, Secret(b"")))
+
+
+def _without_codes(referral: Referral) -> Referral:
+    """The same about somebody who may not log in there: no code is looked at, and his account is not charged.
+
+    Whom the policy exempts is let in all the same; but what a host says may reach such a rule for anybody.
+    """
+    found = tuple(one if one.passcode.kind in _EMPTY_HANDED else _PASSWORD_ALONE for one in referral.found)
+    return replace(referral, found=found, hidden=False)
 
 
 def _ruling(event_id: str, ruled: Ruled) -> VerifyRuling:

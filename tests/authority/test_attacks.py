@@ -8,11 +8,20 @@ import pytest
 from sqlalchemy import select
 
 from authority.look import Place
+from authority.verifying import _BEFORE, SAME_ID
 from mfa_core.audit import Outcome
+from mfa_core.model import FirstFactor, Interaction
+from mfa_core.passcode import PasscodeKind
+from mfa_core.policy import Action
+from mfa_core.secret import Secret
 from mfa_core.verdict import Reason
+from mfa_core.verifier import Password
 from mfa_runtime.administration import users
+from mfa_runtime.protocol.verifying import Reading
 from mfa_runtime.store.schema import throttle
+from tests.authority.agent_double import Refusal, asks_about
 from tests.authority.served import run, served
+from tests.doubles import ALICE, BOB, default_policy
 
 
 @pytest.mark.parametrize("name", ["b\udcff", "a\0b", "Zo\u00eb", "a b", ""])
@@ -49,5 +58,78 @@ def test_a_page_that_lies_ahead_spoils_nothing_for_other_hosts(tmp_path: Path, s
             (answer,) = await good.sync()  # the double compares the digest
             assert [(user.name, user.locked) for user in answer.users] == [("bob", True)]
             assert answer.digest == good.digest
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("locked", [False, True])
+@pytest.mark.parametrize("first_factor", [FirstFactor.OURS, FirstFactor.ELSEWHERE])
+def test_an_exemption_is_no_way_to_charge_who_may_not_log_in_there(
+    tmp_path: Path, first_factor: FirstFactor, locked: bool
+) -> None:
+    """Which rule holds depends on what the host says: such a rule must give it nothing about other people's accounts."""
+
+    async def scenario() -> None:
+        async with served(tmp_path, policy=default_policy(action=Action.EXEMPT)) as authority:
+            if locked:
+                authority.change(lambda connection, act: users.lock(connection, act, "bob"))
+            agent = await authority.agent("db1.example", "db")
+            said = {"first_factor": first_factor, "password": Password.BAD, "hidden": True, "source": None}
+            for interaction in (Interaction.ONE_SHOT, Interaction.CHALLENGES, Interaction.PROMPTS):
+                for code in ("000000", BOB.code(authority.clock())):
+                    (ruling,) = await agent.verify(asks_about("bob", code, interaction=interaction, **said))
+                    assert ruling.outcome is not Outcome.ACCEPTED
+                    assert not ruling.counted
+            with authority.installed.store.reading() as connection:
+                assert connection.execute(select(throttle.c.key)).all() == []
+
+    run(scenario())
+
+
+def test_one_charge_is_for_one_text(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with served(tmp_path) as authority:
+            agent = await authority.agent()
+            several = tuple(
+                Reading(kind=PasscodeKind.DIGITS, text=Secret(text)) for text in (b"000000", b"000001", b"000002")
+            )
+            with pytest.raises(Refusal, match="400 bad_request"):
+                await agent.verify(asks_about("alice", "", readings=several))
+
+    run(scenario())
+
+
+def test_an_event_is_about_one_user(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with served(tmp_path) as authority:
+            agent = await authority.agent()
+            asked = asks_about("alice", ALICE.code(authority.clock()))
+            (good,) = await agent.verify(asked)
+            assert good.outcome is Outcome.ACCEPTED
+            parts = authority.door._parts
+            assert parts is not None
+            for _ in ("as remembered", "as written"):
+                (other,) = await agent.verify(asks_about("bob", "000000", event_id=asked.event_id))
+                assert other.outcome is Outcome.REJECTED
+                (again,) = await agent.verify(asked)
+                assert again.outcome is Outcome.ACCEPTED
+                parts.verifying._decided.clear()
+
+    run(scenario())
+
+
+def test_a_journal_full_of_one_id_is_not_read_when_that_is_asked_about(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with served(tmp_path) as authority:
+            agent = await authority.agent()
+            for _ in range(4 * SAME_ID):
+                agent.alone("evil", authority.clock(), outcome=Outcome.REJECTED, reason=Reason.MISMATCH)
+            await agent.upload()
+            with authority.installed.store.reading() as connection:
+                assert len(_BEFORE.rows(connection, {"event": "evil"})) == SAME_ID
+            first, second = await agent.verify(
+                asks_about("alice", "000000", event_id="evil"), asks_about("bob", BOB.code(authority.clock()))
+            )
+            assert (first.outcome, second.outcome) == (Outcome.REJECTED, Outcome.ACCEPTED)
 
     run(scenario())
