@@ -148,7 +148,7 @@ class FileSession(Session):
     def writing_now(self) -> _Transaction:
         if self._refused:
             raise _meaning(self._refused)
-        return _Transaction(self, "BEGIN IMMEDIATE")
+        return _Transaction(self, "BEGIN IMMEDIATE", waits=False)
 
     def settle(self) -> None:
         with self._log_lock:
@@ -206,15 +206,22 @@ class FileSession(Session):
 class _Transaction:
     """One transaction of a session. A class, and not a generator as its slower siblings are: every login has two."""
 
-    __slots__ = ("_begin", "_meanwhile", "_patient", "_raw", "_session")
+    __slots__ = ("_begin", "_meanwhile", "_patient", "_raw", "_session", "_waits")
 
     def __init__(
-        self, session: FileSession, begin: str, meanwhile: Callable[[], None] | None = None, *, patient: bool = False
+        self,
+        session: FileSession,
+        begin: str,
+        meanwhile: Callable[[], None] | None = None,
+        *,
+        patient: bool = False,
+        waits: bool = True,
     ) -> None:
         self._session = session
         self._begin = begin
         self._meanwhile = meanwhile
         self._patient = patient
+        self._waits = waits
 
     def __enter__(self) -> Connection:
         with translated():
@@ -231,6 +238,8 @@ class _Transaction:
             except sqlite3.OperationalError as err:
                 if err.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                     self._session.close()
+                elif not self._waits:
+                    raise StoreUnavailable("somebody else is writing to the store, and was not waited for") from err
                 raise  # nothing has begun where somebody else holds the lock
             except BaseException:
                 self._session.close()

@@ -244,8 +244,11 @@ def test_what_need_not_wait_is_decided_at_once(installed: Installation) -> None:
     ledger.settle()
 
 
-def test_who_must_not_wait_does_not_wait_for_another_process(installed: Installation) -> None:
-    """Nothing is written, and nothing is lost by it: the same connection goes on."""
+def test_who_must_not_wait_does_not_wait_for_another_process(
+    installed: Installation, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is written, and nothing is lost by it: the same connection goes on. The log does not speak of a wait."""
+    caplog.set_level("DEBUG")
     ledger = installed.ledger()
     ledger.process([])
     assert now(installed, ledger, attempt("bob", BOB.code(T0))) is not None
@@ -253,6 +256,8 @@ def test_who_must_not_wait_does_not_wait_for_another_process(installed: Installa
     holder = sqlite3.connect(installed.store.path or "", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     assert now(installed, ledger, attempt("alice", ALICE.code(T0))) is None
+    assert "was not waited for" in caplog.text
+    assert "stayed locked" not in caplog.text
     holder.execute("COMMIT")
     found = now(installed, ledger, attempt("alice", ALICE.code(T0)))
     assert found is not None
