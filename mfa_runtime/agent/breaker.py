@@ -4,7 +4,9 @@ Room rule: a table of states and pure functions over it; time (monotonic, second
 long he waits and what he does meanwhile is for :mod:`mfa_runtime.agent.link` and :mod:`mfa_runtime.agent.follower`.
 
 A login must not find out again what the one before it has found out: the first that gets no answer opens the breaker, and until
-the authority has been reached *and told what was decided without it* nobody is made to wait for it.
+the authority has been reached *and told what was decided without it* nobody asks it. Who comes at the start, or while it is
+being told, waits a little for what becomes of that: a code must not be judged by what this host knows when the one who knows
+more is about to be asked.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ JITTER = 0.2
 class State(enum.Enum):
     """What is known of the authority."""
 
+    STARTING = "starting"
+    """Nothing is known: it is being looked for, for the first time."""
     CLOSED = "closed"
     """It answers: ask it."""
     OPEN = "open"
@@ -39,6 +43,9 @@ class Happening(enum.Enum):
 
 
 TABLE: dict[tuple[State, Happening], State] = {
+    (State.STARTING, Happening.LOST): State.OPEN,
+    (State.STARTING, Happening.FOUND): State.RETURNING,
+    (State.STARTING, Happening.RECONCILED): State.STARTING,
     (State.CLOSED, Happening.LOST): State.OPEN,
     (State.OPEN, Happening.LOST): State.OPEN,
     (State.OPEN, Happening.FOUND): State.RETURNING,
@@ -51,8 +58,8 @@ TABLE: dict[tuple[State, Happening], State] = {
     # A sync that was under way when somebody else got no answer: it says nothing of what was decided since.
     (State.OPEN, Happening.RECONCILED): State.OPEN,
 }
-"""Every move. What is decided alone after the authority was lost must reach it first, so that OPEN leads to CLOSED only
-through RETURNING."""
+"""Every move. What is decided alone after the authority was lost, or before the last stop, must reach it first, so that CLOSED
+is reached only through RETURNING."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,11 @@ class Breaker:
         """Whether a login may ask."""
         return self.state is State.CLOSED
 
+    @property
+    def is_about_to_ask(self) -> bool:
+        """Whether it will be known soon if logins may ask."""
+        return self.state is State.STARTING or self.state is State.RETURNING
+
     def unreachable_s(self, now: float) -> float:
         """For how long the authority has been gone, seconds; 0 while it is there."""
         return 0.0 if self.state is State.CLOSED else max(0.0, now - self.since)
@@ -90,4 +102,4 @@ def spread(retry_s: float, chance: float) -> float:
 
 def at_start(now: float) -> Breaker:
     """Nothing is known yet: it is gone since now, and looked for at once."""
-    return Breaker(State.OPEN, now, now)
+    return Breaker(State.STARTING, now, now)

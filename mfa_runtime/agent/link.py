@@ -29,6 +29,11 @@ MAX_TOGETHER = 64
 REQUESTS_AT_ONCE = 4
 """More wait and go together: the authority commits together what comes together."""
 
+LEAST = 0.25
+"""Of the budget: with less of it left nothing is asked."""
+RETURN_SHARE = 0.4
+"""Of the budget: so long a login waits at most for an authority that is back and is being told what was decided here."""
+
 Told = Callable[[Counselled], None]
 
 
@@ -80,6 +85,8 @@ class Link:
         self._lost = lost
         self._refused = refused
         self._breaker = at_start(monotonic())
+        self._held_until = monotonic() + budget_s
+        self._hold: asyncio.TimerHandle | None = None
         self._waiting: deque[_Asked] = deque()
         self._under_way: dict[asyncio.Task[None], list[_Asked]] = {}
         self._scheduled = False
@@ -101,12 +108,16 @@ class Link:
     def ask(self, referred: Referred, told: Told) -> None:
         """Ask about one login: see :class:`mfa_runtime.counsel.Counsel`."""
         loop = asyncio.get_running_loop()
-        if not self._breaker.asks or len(self._waiting) >= MAX_WAITING:
+        now = self._monotonic()
+        held = self._breaker.is_about_to_ask and now < self._held_until
+        if not (self._breaker.asks or held) or len(self._waiting) >= MAX_WAITING:
             self.alone += 1
             loop.call_soon(told, Alone(self.unreachable_s))
             return
         self.asked += 1
-        self._waiting.append(_Asked(referred, told, self._monotonic()))
+        self._waiting.append(_Asked(referred, told, now))
+        if held and self._hold is None:
+            self._hold = loop.call_later(self._held_until - now, self._held_long_enough)
         self._schedule()
 
     def happened(self, what: Happening) -> None:
@@ -116,8 +127,18 @@ class Link:
         if self._breaker.state is before:
             return
         log.info("the authority is %s", _WORDS[self._breaker.state])
+        match self._breaker.state:
+            case State.CLOSED:
+                self._let_go()
+                self._schedule()
+            case State.OPEN:
+                self._let_go()
+                self._tell_everybody()
+            case State.RETURNING if before is State.OPEN:
+                self._held_until = self._monotonic() + RETURN_SHARE * self._budget_s
+            case _:
+                pass  # who waits since the start goes on waiting, as long as was said then
         if before is State.CLOSED:
-            self._tell_everybody()
             self._lost()
 
     def look_in_s(self) -> float:
@@ -126,13 +147,23 @@ class Link:
 
     async def stop(self) -> None:
         """Tell everybody who waits to decide here, and end."""
-        self._breaker = at_start(self._monotonic())
+        self._breaker = Breaker(State.OPEN, self._monotonic(), self._monotonic())
+        self._let_go()
         tasks = list(self._under_way)
         self._tell_everybody()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _held_long_enough(self) -> None:
+        self._hold = None
+        self._tell_everybody()
+
+    def _let_go(self) -> None:
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
+
     def _schedule(self) -> None:
-        if not self._scheduled and self._waiting and len(self._under_way) < REQUESTS_AT_ONCE:
+        if not self._scheduled and self._breaker.asks and self._waiting and len(self._under_way) < REQUESTS_AT_ONCE:
             # Not now but after the callbacks that are ready: what they ask goes along.
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._send)
@@ -157,7 +188,7 @@ class Link:
         began = self._monotonic()
         # Who waited in the queue has less time left: all must be answered in the time of the first.
         budget_s = self._budget_s - (began - together[0].asked_at)
-        if budget_s < self._budget_s / 2:
+        if budget_s < LEAST * self._budget_s:
             for one in together:
                 self._tell(one, None)
             return
@@ -205,6 +236,7 @@ class Link:
 
 
 _WORDS = {
+    State.STARTING: "looked for",
     State.CLOSED: "there: it is asked",
     State.OPEN: "gone: this host decides",
     State.RETURNING: "back: it is told what was decided here",

@@ -107,7 +107,7 @@ class Watcher:
             self.link.happened(Happening.LOST)
             return LOOK_S
         self._news.hear(state)
-        if self.link.breaker.state is State.OPEN and not self.link.look_in_s():
+        if self.link.breaker.state in {State.STARTING, State.OPEN} and not self.link.look_in_s():
             await self._look(state)
         if self.link.breaker.state is State.RETURNING:
             told = self._to_be_told

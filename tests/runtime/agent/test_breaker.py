@@ -23,7 +23,7 @@ def test_every_state_knows_every_happening() -> None:
 
 @pytest.mark.parametrize("path", list(itertools.product(Happening, repeat=4)))
 def test_a_lost_authority_is_asked_again_only_after_it_was_found_and_told(path: tuple[Happening, ...]) -> None:
-    breaker = Breaker(State.OPEN, 0.0, 0.0)
+    breaker = Breaker(State.OPEN, 0.0, 0.0) if path[0] is Happening.LOST else at_start(0.0)
     found = False
     for now, what in enumerate(path, start=1):
         was = breaker.state
@@ -38,6 +38,7 @@ def test_a_start_asks_nobody_and_looks_at_once() -> None:
     breaker = at_start(100.0)
 
     assert not breaker.asks
+    assert breaker.is_about_to_ask
     assert breaker.look_at == 100.0
     assert breaker.unreachable_s(130.0) == 30.0
 

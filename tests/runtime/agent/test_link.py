@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mfa_core.audit import Outcome
 from mfa_runtime.agent.breaker import Happening, State
 from mfa_runtime.agent.http import Refused, Unreachable
-from mfa_runtime.agent.link import MAX_TOGETHER, MAX_WAITING, REQUESTS_AT_ONCE, Link
+from mfa_runtime.agent.link import MAX_TOGETHER, MAX_WAITING, REQUESTS_AT_ONCE, RETURN_SHARE, Link
 from mfa_runtime.counsel import Alone, Referred, Ruled
 from tests.doubles import attempt
 
@@ -328,5 +328,105 @@ def test_everybody_is_told_once_within_the_budget(scripts: list[Script], moves: 
             assert asking.longest() <= BUDGET_S + 1e-6
         await asking.link.stop()
         assert asking.link.breaker.state is State.OPEN
+
+    run(scenario)
+
+
+def _anew(asking: Asking) -> None:
+    """The link of a process that has just started."""
+    asking.link = Link(
+        asking, monotonic=asking.loop.time, chance=lambda: 0.5, budget_s=BUDGET_S, retry_s=2.0, lost=asking._lost,
+        refused=asking._refused,
+    )  # fmt: skip
+
+
+def test_who_comes_at_the_start_waits_until_the_authority_is_found_and_asks_it() -> None:
+    async def scenario(loop: JumpingLoop) -> None:
+        asking = Asking(loop)
+        _anew(asking)
+        asking.ask(2)
+        await asking.wait(0.4)
+        assert asking.sizes == []
+        asking.link.happened(Happening.FOUND)
+        asking.ask()
+        await asking.wait(0.4)
+        asking.link.happened(Happening.RECONCILED)
+        await asking.wait(0.1)
+
+        assert asking.answers() == ["ruled"] * 3
+        assert asking.sizes == [3]
+
+    run(scenario)
+
+
+def test_who_comes_at_the_start_decides_alone_as_soon_as_nobody_was_found() -> None:
+    async def scenario(loop: JumpingLoop) -> None:
+        asking = Asking(loop)
+        _anew(asking)
+        asking.ask()
+        await asking.wait(0.4)
+        asking.link.happened(Happening.LOST)
+        asking.ask()
+        await asking.wait(0.0)
+
+        assert asking.answers() == ["alone"] * 2
+        assert asking.longest() <= 0.4
+        assert asking.losses == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_nobody_waits_longer_than_the_budget_for_a_start_that_does_not_end(found: bool) -> None:
+    async def scenario(loop: JumpingLoop) -> None:
+        asking = Asking(loop)
+        _anew(asking)
+        asking.ask()
+        await asking.wait(1.0)
+        if found:
+            asking.link.happened(Happening.FOUND)
+        asking.ask()
+        await asking.wait(10.0)
+        asking.ask()
+        await asking.wait(0.0)
+
+        assert asking.answers() == ["alone"] * 3
+        assert asking.longest() <= BUDGET_S
+
+    run(scenario)
+
+
+def test_who_comes_while_the_authority_is_told_what_was_decided_here_waits_a_little_each_time() -> None:
+    async def scenario(loop: JumpingLoop) -> None:
+        asking = Asking(loop)
+        asking.link.happened(Happening.LOST)
+        for _ in range(2):
+            asking.link.happened(Happening.FOUND)
+            asking.ask()
+            await asking.wait(RETURN_SHARE * BUDGET_S + 0.1)
+            asking.ask()  # it has taken too long already
+            await asking.wait(0.0)
+            asking.link.happened(Happening.LOST)
+        asking.link.happened(Happening.FOUND)
+        asking.ask()
+        asking.link.happened(Happening.RECONCILED)
+        await asking.wait(0.1)
+
+        assert asking.answers() == ["alone"] * 4 + ["ruled"]
+        assert asking.longest() <= RETURN_SHARE * BUDGET_S + 0.01
+
+    run(scenario)
+
+
+def test_a_link_that_stops_at_the_start_leaves_nobody_waiting() -> None:
+    async def scenario(loop: JumpingLoop) -> None:
+        asking = Asking(loop)
+        _anew(asking)
+        asking.ask()
+        await asking.link.stop()
+        asking.ask()
+        await asking.wait(0.0)
+
+        assert asking.answers() == ["alone"] * 2
 
     run(scenario)
