@@ -209,8 +209,8 @@ def _write(
 def _usable_from(connection: Connection, now: float, max_drift: int) -> float:
     longest = select(func.max(credentials.c.period_s)).where(credentials.c.kind == FactorKind.TOTP)
     period_s = int(connection.execute(longest).scalar() or 0)
-    # The first step above the watermark is accepted `window` steps before it is the present one.
-    return float((step_at(now, period_s) + max_drift + 1) * period_s) if period_s else now
+    # The watermark is a window above the drift; the code that everybody's device shows then is the first one above it.
+    return float((step_at(now, period_s) + max_drift + 2) * period_s) if period_s else now
 
 
 def _with_suspended_counters(connection: Connection) -> tuple[str, ...]:

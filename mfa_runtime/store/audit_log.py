@@ -95,6 +95,7 @@ class ChainReport:
 
 
 _MAX_PROBLEMS = 20
+_STREAMED = {"yield_per": 2000}
 
 
 def verify(connection: Connection, *, keyring: Keyring) -> Iterator[ChainReport]:
@@ -109,10 +110,11 @@ def verify(connection: Connection, *, keyring: Keyring) -> Iterator[ChainReport]
     for node in sorted(nodes):
         problems: list[str] = []
         count, expected, previous = 0, 1, GENESIS
-        rows = connection.execution_options(yield_per=2000).execute(
+        rows = connection.execute(
             select(audit.c.seq, audit.c.body, audit.c.hash, audit.c.event_id)
             .where(audit.c.node == node)
-            .order_by(audit.c.seq)
+            .order_by(audit.c.seq),
+            execution_options=_STREAMED,
         )
         for row in rows:
             if len(problems) >= _MAX_PROBLEMS:
@@ -179,5 +181,5 @@ def find(connection: Connection, event_id: str) -> list[Entry]:
 def every(connection: Connection) -> Iterator[Entry]:
     """All events, chain by chain, in order, streamed."""
     query = select(audit.c.node, audit.c.seq, audit.c.body, audit.c.hash).order_by(audit.c.node, audit.c.seq)
-    for r in connection.execution_options(yield_per=2000).execute(query):
+    for r in connection.execute(query, execution_options=_STREAMED):
         yield Entry(r.node, r.seq, r.body, bytes(r.hash))

@@ -211,7 +211,7 @@ def _rows(connection: Connection, table: Table) -> Iterator[tuple[Any, ...]]:
     query = select(table)
     if table is meta:
         query = query.where(meta.c.name != COPYING)
-    for row in connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query):
+    for row in connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}):
         yield tuple(form(value) for form, value in zip(forms, row, strict=True))
 
 

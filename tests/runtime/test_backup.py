@@ -120,7 +120,7 @@ def test_no_code_that_could_be_used_before_can_be_used_after(
     codes = [ALICE.code(before.clock(), offset) for offset in range(-12, 12)]
     assert all(isinstance(verdict, Rejected) for verdict in after.in_order(*(attempt("alice", code) for code in codes)))
     before.clock.now = report.usable_from
-    assert isinstance(after.decide(attempt("bob", BOB.code(before.clock(), 1)))[0], Accepted)
+    assert isinstance(after.decide(attempt("bob", BOB.code(before.clock())))[0], Accepted)
     after.close()
 
 

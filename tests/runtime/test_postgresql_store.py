@@ -379,7 +379,7 @@ def test_a_database_that_was_put_back_is_noticed_and_settled(postgresql: Cluster
     high_water.check(put_back.store)
     assert isinstance(put_back.in_order(attempt("alice", ALICE.code(T0)))[0], Rejected)
     put_back.clock.now = report.usable_from
-    assert isinstance(put_back.in_order(attempt("alice", ALICE.code(report.usable_from, 1)))[0], Accepted)
+    assert isinstance(put_back.in_order(attempt("alice", ALICE.code(report.usable_from)))[0], Accepted)
     with put_back.store.reading() as connection:
         assert {chain.node: chain.problems for chain in audit_log.verify(connection, keyring=put_back.keyring())} == {
             "test": (), "mfactl:here": (),
