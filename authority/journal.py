@@ -41,6 +41,7 @@ _CREDENTIAL = re.compile(r"totp:([1-9][0-9]{0,17})").fullmatch
 _NAME = re.compile(r"[!-~]{1,256}").fullmatch
 """What a user can be called. Anybody can type anything else at a door of a host: a store may not even be able to look it up."""
 _MAX_TIME_S: Final = 1e12
+_DECIDED_BY: Final = (By.HOST.value, By.AUTHORITY.value)
 
 log = logging.getLogger(__name__)
 
@@ -221,20 +222,34 @@ def _told(body: str) -> Told:
 def _merge(
     connection: Connection, act: Act, present: Present, told: Sequence[Told], settings: JournalSettings
 ) -> None:
-    """Bring what the host decided alone into the accounts."""
+    """Bring what the host decided alone into the accounts, and what an authority has accepted that does not know of it any
+    more: one that was put back to an older state."""
     failures: dict[str, tuple[int, float]] = {}
+    ours: list[Use] = []
     for one in told:
         event: dict[str, Any] = json.loads(one.body)
-        if event.get("event") != "attempt" or event.get("by") != By.HOST.value:
+        if event.get("event") != "attempt" or event.get("by") not in _DECIDED_BY:
             continue
         at = min(one.at, act.now)  # a clock that is ahead must not keep an account shut
         if event.get("outcome") == Outcome.ACCEPTED.value:
-            _merge_accept(connection, act, present, event, one.event_id, at, settings)
+            use = _use(event, present.host.id, one.event_id, at)
+            if use is None:
+                continue
+            if event["by"] == By.HOST.value:
+                _merge_use(connection, act, present, use, settings)
+            else:
+                ours.append(use)
+        elif event["by"] != By.HOST.value:
+            continue  # it was counted where it was decided
         elif event.get("outcome") == Outcome.REJECTED.value and _counts(event.get("failures")):
             name = event.get("user")
             if isinstance(name, str) and _NAME(name):
                 count, last = failures.get(name, (0, 0.0))
                 failures[name] = (count + 1, max(last, at))
+    remembered = uses.known(connection, ours)
+    for use in ours:
+        if use not in remembered:
+            _merge_use(connection, act, present, use, settings)
     known = {
         name: counted
         for name, counted in failures.items()
@@ -247,21 +262,17 @@ def _counts(failures: object) -> bool:
     return isinstance(failures, int) and not isinstance(failures, bool) and failures > 0
 
 
-def _merge_accept(
-    connection: Connection,
-    act: Act,
-    present: Present,
-    event: dict[str, Any],
-    event_id: str,
-    at: float,
-    settings: JournalSettings,
-) -> None:
+def _use(event: dict[str, Any], host_id: int, event_id: str, at: float) -> Use | None:
+    """The code by time that this event spent; None where it spent none."""
     label, step = event.get("credential"), event.get("step")
     parts = _CREDENTIAL(label) if isinstance(label, str) else None
-    if parts is None or isinstance(step, bool) or not isinstance(step, int) or step < 0:
-        return
-    number = int(parts[1])
-    owner = merging.owner_of(connection, number)
+    if parts is None or isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < 2**63:
+        return None
+    return Use(int(parts[1]), step, host_id, event_id, at)
+
+
+def _merge_use(connection: Connection, act: Act, present: Present, use: Use, settings: JournalSettings) -> None:
+    owner = merging.owner_of(connection, use.credential_id)
     if owner is None:
         return
     user_id, _, kind, period_s, only_host = owner
@@ -269,11 +280,13 @@ def _merge_accept(
         return
     if not entitlement.is_entitled(connection, user_id, present.scope):
         return
-    if step > int(act.now // period_s) + AHEAD_STEPS:
-        log.error("host %s says that step %d of %s was used, which is to come", present.host.name, step, label)
+    if use.step > int(act.now // period_s) + AHEAD_STEPS:
+        log.error(
+            "host %s says that step %d of totp:%d was used, which is to come", present.host.name, use.step, use.credential_id
+        )
         return
-    merging.raise_watermark(connection, number, step, at)
-    for clash in uses.record(connection, [Use(number, step, present.host.id, event_id, at)]):
+    merging.raise_watermark(connection, use.credential_id, use.step, use.at)
+    for clash in uses.record(connection, [use]):
         _clashed(connection, act, present.host, user_id, clash, settings)
 
 

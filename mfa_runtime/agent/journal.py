@@ -2,12 +2,14 @@
 
 Room rule: reads the chain of this host, sends what the authority has not, and remembers how far that goes. What the authority
 makes of it is its business. A chain is never changed: where the two sides' copies do not continue each other (this machine was
-put back to an older state), a new one begins, and takes along what the authority cannot have heard.
+put back to an older state), a new one begins, and takes along what the authority cannot have heard. Where the authority has
+less of the same chain than it had (its store was put back), it gets the rest once more.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +28,8 @@ from mfa_runtime.store import agent_state, audit_log
 from mfa_runtime.store.agent_state import AgentState
 from mfa_runtime.store.database import Store
 from mfa_runtime.store.schema import audit, audit_head
+
+log = logging.getLogger(__name__)
 
 MAX_PIECE_CHARS = 3 << 20
 """Of the events that are sent together."""
@@ -98,9 +102,9 @@ async def upload(
     Raises:
         Unreachable, Refused: as asking does; what was taken before is remembered.
         Fork: the authority has another journal; it has taken nothing.
-        ProtocolError: it answers that it has what it was not sent.
+        ProtocolError: it answers that it has what it was not sent, or will not go on from where it is.
     """
-    sent = 0
+    sent, again = 0, False
     while True:
         piece: Piece | None = await run(partial(_next, store))
         if piece is None:
@@ -115,6 +119,11 @@ async def upload(
                 raise Fork(str(err), cure=err.cure) from err
             raise
         taken = read_journal_answer(answer.body)
+        if not again and await run(partial(go_back, store, taken, JournalHead(
+            epoch=piece.head.epoch, seq=piece.first_seq - 1, hash=piece.previous
+        ))):  # fmt: skip
+            again = True
+            continue
         # It may have more than we know: an answer of before was lost on the way.
         if taken.epoch != piece.head.epoch or taken.seq < piece.head.seq:
             raise ProtocolError(
@@ -136,6 +145,34 @@ def _sent_until(store: Store, epoch: int, seq: int) -> None:
         state = agent_state.load(connection)
         if state is not None and state.journal_epoch == epoch and state.journal_seq < seq:
             agent_state.change(connection, journal_seq=min(seq, head(connection, epoch).seq))
+
+
+def go_back(store: Store, has: JournalHead, thought: JournalHead) -> bool:
+    """The authority says how much of this journal it ``has``. Where that is less than it was ``thought`` to have, its store was
+    put back to an older state: what follows is to be sent once more. Whether it is.
+
+    Raises:
+        Fork: it is not this journal that it has.
+        StoreFull, StoreUnavailable: as writing does.
+    """
+    if has.epoch != thought.epoch or has.seq >= thought.seq:
+        return False
+    with store.writing() as connection:
+        state = agent_state.load(connection)
+        if state is None or state.journal_epoch != has.epoch:
+            return False
+        if audit_log.hash_at(connection, node_of(has.epoch), has.seq) != has.hash:
+            raise Fork(
+                f"the authority has another event {has.seq} of this journal than is here",
+                cure="its store was restored, and to another journal than this host's: see `mfactl agent alarms` there",
+            )
+        if state.journal_seq > has.seq:
+            agent_state.change(connection, journal_seq=has.seq)
+    log.warning(
+        "the authority has lost what this host told it after event %d (it had %d): it was restored, and is told again",
+        has.seq, thought.seq,
+    )  # fmt: skip
+    return True
 
 
 def begin_anew(connection: Connection, state: AgentState, act: Act, reason: str) -> str:

@@ -5,10 +5,10 @@ Room rule: the only file that reads or writes ``otp_uses``. It finds; what follo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ClauseElement, Connection, and_, bindparam, delete, or_, select
+from sqlalchemy import ClauseElement, Connection, and_, bindparam, delete, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
@@ -62,6 +62,17 @@ def find(connection: Connection, credential_id: int, step: int) -> Use | None:
     """Where this step was used, if it was."""
     rows = _FIND.rows(connection, {"number": credential_id, "at_step": step})
     return Use(*rows[0]) if rows else None
+
+
+def known(connection: Connection, uses: Collection[Use]) -> set[Use]:
+    """Which of these are written down already, as they are but for their time."""
+    c, wanted = otp_uses.c, list(uses)
+    there: set[tuple[int, int, int, str]] = set()
+    for start in range(0, len(wanted), _AT_ONCE):
+        keys = [(use.credential_id, use.step) for use in wanted[start : start + _AT_ONCE]]
+        query = select(c.credential_id, c.step, c.host_id, c.event_id).where(tuple_(c.credential_id, c.step).in_(keys))
+        there.update(tuple(row) for row in connection.execute(query))
+    return {use for use in wanted if use[:4] in there}
 
 
 def forget(connection: Connection, before: float, *, limit: int = 10_000) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 
 from mfa_core.audit import GENESIS, By, Outcome, link
 from mfa_core.model import CredentialState
@@ -17,7 +18,8 @@ from mfa_runtime.protocol.reporting import JournalHead
 from mfa_runtime.store import audit_log, hosts
 from mfa_runtime.store.alarms import Alarm, AlarmKind, list_alarms
 from mfa_runtime.store.hosts import HostState
-from mfa_runtime.store.schema import audit, credentials, otp_uses, throttle
+from mfa_runtime.store.schema import audit, audit_head, credentials, otp_uses, throttle
+from mfa_runtime.store.schema import hosts as hosts_table
 from tests.authority.agent_double import AgentDouble, Refusal, asks_about
 from tests.authority.served import SETTINGS, Served, run, served
 from tests.doubles import ALICE
@@ -92,6 +94,48 @@ def test_the_same_events_again_change_nothing(tmp_path: Path) -> None:
             assert await asyncio.gather(*(agent.upload() for _ in range(5))) == [agent.head] * 5
             assert consecutive(authority, "alice") == 2
             assert chains_are_whole(authority)
+
+    run(scenario())
+
+
+def test_what_an_authority_accepted_that_was_put_back_is_spent_again(tmp_path: Path) -> None:
+    """Its events of that time are told once more. The same use is no second one; where it was forgotten, it is remembered."""
+
+    async def scenario() -> None:
+        async with served(tmp_path) as authority:
+            agent = await authority.agent()
+            asked = asks_about("alice", ALICE.code(authority.clock()))
+            (ruling,) = await agent.verify(asked)
+            assert ruling.outcome is Outcome.ACCEPTED
+            step = ruling.step
+            agent.alone(asked.event_id, authority.clock(), step=step, by=By.AUTHORITY)
+            await agent.upload()
+            assert (watermark(authority), alarms_of(authority)) == (step, [])
+            with authority.installed.store.writing() as connection:  # as it was before
+                connection.execute(update(credentials).values(last_step=-1))
+                connection.execute(delete(otp_uses))
+                connection.execute(delete(audit).where(audit.c.node.like("host:%")))
+                connection.execute(delete(audit_head).where(audit_head.c.node.like("host:%")))
+                connection.execute(update(hosts_table).values(journal_seq=0, journal_hash=GENESIS))
+            agent.alone("refused", authority.clock(), outcome=Outcome.REJECTED, failures=1, by=By.AUTHORITY)
+            assert await agent.upload() == agent.head
+            assert (watermark(authority), consecutive(authority, "alice"), alarms_of(authority)) == (step, 0, [])
+            (again,) = await agent.verify(asks_about("alice", ALICE.code(authority.clock())))
+            assert (again.outcome, again.reason) == (Outcome.REJECTED, "replayed")
+            assert chains_are_whole(authority)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("by", [["host"], {"a": 1}, None, 3, "authority "])
+def test_who_decided_is_a_word_or_nobody(tmp_path: Path, by: object) -> None:
+    async def scenario() -> None:
+        async with served(tmp_path) as authority:
+            agent = await authority.agent()
+            body = agent.alone("e1", authority.clock(), step=step_of(authority))
+            agent.bodies[-1] = body.replace('"by":"host"', f'"by":{json.dumps(by)}')
+            assert await agent.upload() == agent.head
+            assert watermark(authority) == -1
 
     run(scenario())
 

@@ -46,7 +46,7 @@ def login(mfad: Mfad, user: str, answer: str) -> int:
 
 def test_a_broken_configuration_ends_it_with_every_problem(mfad: Mfad) -> None:
     """An administrator mends them all at once, and systemd does not restart it for nothing (exit 78)."""
-    mfad.config_path.write_text("role: agent\nstate_dir: 7\ndoors: {radius: {}}\ntotp: {window: 9}\nnonsense: 1\n")
+    mfad.config_path.write_text("role: nobody\nstate_dir: 7\ndoors: {radius: {}}\ntotp: {window: 9}\nnonsense: 1\n")
 
     ended = run_to_its_end(mfad)
 

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from sqlalchemy import Connection
 
+from mfa_core.audit import GENESIS
 from mfa_core.errors import Conflict, StoreFull
 from mfa_core.passcode import read_passcode
 from mfa_core.secret import Secret
@@ -23,6 +24,7 @@ from mfa_runtime.agent.breaker import State
 from mfa_runtime.agent.exchange import VerifyExchange
 from mfa_runtime.agent.trouble import What, read_trouble
 from mfa_runtime.counsel import Referred
+from mfa_runtime.protocol.reporting import JournalHead
 from mfa_runtime.protocol.syncing import SyncAnswer
 from mfa_runtime.protocol.words import HEALTH, JOURNAL, SYNC, VERIFY, Refusal
 from tests.doubles import ALICE, BOB, T0, FakeClock, Person, attempt, install
@@ -429,6 +431,65 @@ def test_a_fork_that_a_sync_tells_begins_a_new_journal(authority: FakeAuthority,
             await until(lambda: host.state.journal_epoch == 2, "a new journal")
             authority.fork = False
             await host.online()
+
+    play(scenario())
+
+
+def test_an_authority_that_was_put_back_is_told_again(authority: FakeAuthority, host: AgentHost, clock: FakeClock) -> None:
+    """Its store is an older one: what it was told since, it is told once more, in the same journal; what was spent is spent."""
+
+    async def scenario() -> None:
+        async with joined(authority, host):
+            kept, mark = list(authority.journal[1]), authority.users["alice"].last_step
+            assert await host.says("alice", ALICE.code(T0)) == "accepted"
+            await until(lambda: host.state.journal_seq == len(authority.journal[1]) > len(kept), "it has been told")
+            told, spent = list(authority.journal[1]), authority.users["alice"].last_step
+            await authority.stop()
+            authority.journal[1], authority.users["alice"].last_step = kept, mark
+            authority.ruled.clear()
+            await authority.start()
+            await until(lambda: authority.journal[1][: len(told)] == told, "it is told once more")
+            await host.online()
+            assert (host.state.journal_epoch, host.follower.counted.forks) == (1, 0)
+            assert authority.users["alice"].last_step == spent
+            assert await host.says("alice", ALICE.code(T0)) == "replayed"
+            clock.advance(60)
+            assert await host.says("alice", ALICE.code(clock())) == "accepted"
+            await until(lambda: host.state.journal_seq == len(authority.journal[1]), "and goes on")
+            assert trouble(host) is None
+
+    play(scenario())
+
+
+def test_a_host_that_had_more_to_tell_begins_where_the_authority_was_put_back_to(
+    authority: FakeAuthority, host: AgentHost
+) -> None:
+    async def scenario() -> None:
+        async with joined(authority, host):
+            await until(lambda: len(authority.journal.get(1, [])) > 0, "it has been told")
+            await authority.stop()
+            assert await host.says("alice", ALICE.code(T0)) == "accepted"
+            authority.journal[1] = []
+            await authority.start()
+            await host.online()
+            assert host.state.journal_epoch == 1
+            assert [one["by"] for one in authority.events() if one["event"] == "attempt"] == ["host"]
+            assert authority.users["alice"].last_step == host.watermark("alice")
+
+    play(scenario())
+
+
+def test_an_authority_that_takes_nothing_is_not_told_for_ever(authority: FakeAuthority, host: AgentHost) -> None:
+    async def scenario() -> None:
+        async with joined(authority, host):
+            await authority.stop()
+            assert await host.says("alice", ALICE.code(T0)) == "accepted"
+            nothing = answers(200, JournalHead(epoch=1, seq=0, hash=GENESIS).octets())
+            authority.standing_faults[JOURNAL] = nothing
+            await authority.start()
+            await until(lambda: trouble(host) is What.ANSWER, "the trouble is written down")
+            assert authority.asked.count(JOURNAL) < 5
+            assert host.state.journal_epoch == 1
 
     play(scenario())
 
