@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from mfa_core.secret import Secret
-from mfa_runtime.protocol.message import Id, Label, Message, Octets, Pem, SecretOctets, chars
+from mfa_runtime.protocol.message import Id, Label, Message, Octets, Pem, SecretOctets, chars, plain
 from mfa_runtime.protocol.words import KeyProtection
 
 HPKE_PUBLIC_OCTETS = 32
@@ -28,7 +28,7 @@ class JoinRequest(Message):
     csr: Pem
     hpke_public: Annotated[bytes, Octets(HPKE_PUBLIC_OCTETS, HPKE_PUBLIC_OCTETS)]
     key_protection: KeyProtection
-    software: Annotated[str, chars(64)]
+    software: Annotated[str, plain(64)]
 
 
 class JoinAnswer(Message):

@@ -147,6 +147,11 @@ def chars(maximum: int, minimum: int = 0) -> Any:
     return Field(min_length=minimum, max_length=maximum)
 
 
+def plain(maximum: int, minimum: int = 0) -> Any:
+    """Says of a field of text that it is printable ASCII, and how long: it is kept, looked up, and shown to administrators."""
+    return Field(min_length=minimum, max_length=maximum, pattern=r"\A[ -~]*\z")
+
+
 def between(minimum: int, maximum: int) -> Any:
     """Says of a field between which numbers it lies."""
     return Field(ge=minimum, le=maximum)

@@ -27,6 +27,7 @@ from mfa_runtime.protocol.message import (
     Time,
     between,
     chars,
+    plain,
     unfit,
 )
 from mfa_runtime.protocol.reporting import JournalHead
@@ -70,7 +71,7 @@ class SyncRequest(Message):
     journal: JournalHead
     key_protection: KeyProtection
     now: Time
-    software: Annotated[str, chars(64)]
+    software: Annotated[str, plain(64)]
     page: PageKey | None = None
 
 

@@ -15,7 +15,7 @@ from mfa_core.model import Door, FirstFactor, Interaction
 from mfa_core.passcode import MAX_RECOVERY_INDEX, MAX_TYPED_BYTES, PasscodeKind
 from mfa_core.secret import Secret
 from mfa_core.verifier import Password
-from mfa_runtime.protocol.message import Message, Octets, SecretOctets, Step, Time, between, chars
+from mfa_runtime.protocol.message import Message, Octets, SecretOctets, Step, Time, between, chars, plain
 from mfa_runtime.protocol.words import MAX_ATTEMPTS
 
 MAX_READINGS = 4
@@ -57,8 +57,8 @@ class VerifyAttempt(Message):
     event_id: EventId
     door: Door
     service: Outside
-    name: Annotated[str, chars(256, 1)]
-    source: Annotated[str, chars(64)] | None
+    name: Annotated[str, plain(256, 1)]
+    source: Annotated[str, plain(64)] | None
     client: Outside
     first_factor: FirstFactor
     interaction: Interaction
@@ -69,9 +69,9 @@ class VerifyAttempt(Message):
     asks: bool
     readings: Annotated[tuple[Reading, ...], Field(max_length=MAX_READINGS)]
     veiled: VeiledReading | None
-    challenge_id: Annotated[str, chars(64)]
+    challenge_id: Annotated[str, plain(64)]
     challenge_until: Time
-    remembered: Annotated[str, chars(64)]
+    remembered: Annotated[str, plain(64)]
     groups: Annotated[tuple[Annotated[str, chars(256, 1)], ...], Field(max_length=MAX_GROUPS)] | None
 
 

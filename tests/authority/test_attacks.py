@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -18,6 +20,7 @@ from mfa_core.verdict import Reason
 from mfa_core.verifier import Password
 from mfa_runtime.administration import users
 from mfa_runtime.protocol.verifying import Reading
+from mfa_runtime.protocol.words import SYNC, VERIFY
 from mfa_runtime.store.schema import throttle
 from tests.authority.agent_double import Refusal, asks_about
 from tests.authority.served import run, served
@@ -131,5 +134,25 @@ def test_a_journal_full_of_one_id_is_not_read_when_that_is_asked_about(tmp_path:
                 asks_about("alice", "000000", event_id="evil"), asks_about("bob", BOB.code(authority.clock()))
             )
             assert (first.outcome, second.outcome) == (Outcome.REJECTED, Outcome.ACCEPTED)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\x1b]0;a title\x07", "two\nlines", "\u0430lice"])
+def test_what_is_kept_or_looked_up_is_plain(tmp_path: Path, text: str) -> None:
+    """A PostgreSQL takes no NUL, and would refuse with it what other hosts have written in the same transaction."""
+
+    async def scenario() -> None:
+        async with served(tmp_path) as authority:
+            agent = await authority.agent()
+            sync: dict[str, Any] = json.loads(agent.request().octets())
+            with pytest.raises(Refusal, match="400 bad_request"):
+                await agent.post(SYNC, json.dumps(sync | {"software": text}).encode())
+            asked: dict[str, Any] = json.loads(asks_about("alice", "000000").octets())
+            for field in ("name", "source", "challenge_id", "remembered"):
+                with pytest.raises(Refusal, match="400 bad_request"):
+                    await agent.post(VERIFY, json.dumps({"attempts": [asked | {field: text}]}).encode())
+            # What a door was told of a client or a service is only written down.
+            await agent.post(VERIFY, json.dumps({"attempts": [asked | {"client": text, "service": text}]}).encode())
 
     run(scenario())
