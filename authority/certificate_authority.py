@@ -27,7 +27,8 @@ CA_S = 20 * 365 * 86_400.0
 """Hosts pin this certificate when they join; a shorter life would be a day on which all of them join again."""
 SERVER_S = 30 * 86_400.0
 BACKDATED_S = 7 * 86_400.0
-"""How far a certificate begins in the past: a host whose clock is behind must still find its authority, which tells it so."""
+"""How far a certificate begins in the past: a host whose clock is behind must still find its authority, which tells it so.
+But not by more than half of the time that it lasts: hosts renew theirs when two thirds are over, counted from its beginning."""
 MAX_CSR_CHARS = 8192
 HOST_PREFIX = "host "
 """Of the common name of a host's certificate: its id follows."""
@@ -242,7 +243,7 @@ def _begun(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(_moment(now) - timedelta(seconds=BACKDATED_S))
+        .not_valid_before(_moment(now) - timedelta(seconds=min(BACKDATED_S, lasts_s / 2)))
         .not_valid_after(_moment(now) + timedelta(seconds=lasts_s))
     )
 

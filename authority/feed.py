@@ -135,6 +135,8 @@ class Feed:
             found = await self._look(present, request, place)
             if found.is_news or place is not None or self._rules_differ(request) or self._monotonic() >= until:
                 break
+            if journal is None:
+                break  # it is told at once
             self._note_cursor(present, request, found)
             wait = self._waiting.begin(present.host.id, present.topics, since=found.seq, until=until)
             try:
@@ -262,7 +264,9 @@ class Feed:
     ) -> Answer:
         now = self._clock()
         not_after = now + present.group.max_offline_s
-        await self._write_down(present, request, told.look, not_after, offset, address)
+        # A host whose journal is another one gives up what it holds, and asks for everything.
+        cursor = None if journal is None else request.cursor
+        await self._write_down(present, request, cursor, told.look, not_after, offset, address)
         standing: JournalHead | Literal["fork"] = "fork" if journal is None else journal
         return await self._store.compute(lambda: self._sealed_and_signed(present, request, told, standing, now, not_after))
 
@@ -273,9 +277,15 @@ class Feed:
             self._leases.note(replace(present.host, cursor=cursor.seq, last_seen=self._clock()))
 
     async def _write_down(
-        self, present: Present, request: SyncRequest, found: Look, not_after: float, offset: float, address: str
+        self,
+        present: Present,
+        request: SyncRequest,
+        cursor: Cursor | None,
+        found: Look,
+        not_after: float,
+        offset: float,
+        address: str,
     ) -> None:
-        cursor = request.cursor
         heard = hosts.heard(
             present.host,
             now=self._clock(),

@@ -146,7 +146,7 @@ class HostsAtTheDoor:
     async def _cloned(self, host: Host) -> Refuse:
         reason = "a certificate was shown that another one has replaced"
         await self.quarantine(host, AlarmKind.CLONE_SUSPECTED, reason=reason)
-        return Refuse(Refusal.QUARANTINED, reason, cure=_RELEASE)
+        return Refuse(Refusal.QUARANTINED, reason, cure=f"{_RELEASE}; one that was put back to a state of before joins anew")
 
     async def quarantine(self, host: Host, kind: AlarmKind, *, reason: str) -> None:
         """Refuse a host from now on, with an alarm, until an administrator has looked."""

@@ -78,7 +78,8 @@ class Journals:
         if head.epoch == host.journal_epoch and not _is_fork(host, head):
             return _head(host)
         if head.epoch < host.journal_epoch:
-            raise await self._older(host, head.epoch)
+            await self._older(host, head.epoch)
+            return None
         return await self._acts.do(lambda connection, act: _met(connection, act, host, head))
 
     async def upload(self, asked: Asked) -> Answer:
@@ -87,7 +88,8 @@ class Journals:
         request = read_journal_request(await asked.body())
         told = [_told(body) for body in request.bodies]
         if request.epoch < present.host.journal_epoch:
-            raise await self._older(present.host, request.epoch)
+            await self._older(present.host, request.epoch)
+            raise _forked(present.host)
         settings = self._settings()
 
         def work(connection: Connection, act: Act) -> JournalHead | Host:
@@ -95,19 +97,22 @@ class Journals:
 
         head = await self._acts.do(work)
         if isinstance(head, Host):  # written down there, so that it does not end with an exception
-            raise Refuse(
-                Refusal.JOURNAL_FORK, "this journal does not continue what is here",
-                cure="begin a new one; if this host was not restored, find out who else has its keys", journal=_head(head),
-            )  # fmt: skip
+            raise _forked(head)
         self.merged += len(told)
         return Answer(head.octets())
 
-    async def _older(self, host: Host, epoch: int) -> Refuse:
-        """Somebody goes on with a journal that this host has given up: there are two of it."""
+    async def _older(self, host: Host, epoch: int) -> None:
+        """Somebody goes on with a journal that this host has given up: there are two of it. Only who was released since then
+        is the one that an administrator took for the right one, and begins anew.
+
+        Raises: Refuse, and what the store raises.
+        """
+        if host.cursor == hosts.RELEASED:
+            return
         await self._at_the_door.quarantine(
             host, AlarmKind.CLONE_SUSPECTED, reason=f"journal {epoch} was shown, and journal {host.journal_epoch} before it"
         )
-        return Refuse(
+        raise Refuse(
             Refusal.QUARANTINED, "a journal was shown that this host has given up",
             cure="find out which machine is the real one, then at the authority: `mfactl agent release HOST`",
         )  # fmt: skip
@@ -115,6 +120,13 @@ class Journals:
 
 def _head(host: Host) -> JournalHead:
     return JournalHead(epoch=host.journal_epoch, seq=host.journal_seq, hash=host.journal_hash)
+
+
+def _forked(host: Host) -> Refuse:
+    return Refuse(
+        Refusal.JOURNAL_FORK, "this journal does not continue what is here",
+        cure="begin a new one; if this host was not restored, find out who else has its keys", journal=_head(host),
+    )  # fmt: skip
 
 
 def _is_fork(host: Host, head: JournalHead) -> bool:

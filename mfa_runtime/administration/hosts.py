@@ -127,14 +127,14 @@ def quarantine_host(connection: Connection, act: Act, host: Host, kind: AlarmKin
 
 
 def release_host(connection: Connection, act: Act, name: str) -> Host:
-    """End a quarantine.
+    """End a quarantine. The host may show an older journal than we have once more: it begins a new one.
 
     Raises:
         NotFound: no such host.
         Conflict: it is not in quarantine.
     """
     host = find_host(connection, name)
-    if not hosts.set_state(connection, host.id, HostState.ACTIVE, was=[HostState.QUARANTINED]):
+    if not hosts.release(connection, host.id):
         raise Conflict(f"{host.name} is {host.state}, not in quarantine", cure="a revoked host joins anew with a token")
     changes.note_topic(connection, changes.host_topic(host.id), act.now)
     act.record(connection, "host.release", host.name, host=host.id)

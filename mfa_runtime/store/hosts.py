@@ -81,8 +81,8 @@ class Host:
     """A host that has joined. Times are Unix seconds.
 
     ``certificate`` and ``next_certificate`` are SHA-256 of what it may show (b"": none). ``cursor``: it has said that it holds
-    all up to this change, -1: nothing. ``lease_until``: no lease that it holds ends later. The journal of ``journal_epoch`` is
-    here up to ``journal_seq``, whose hash is ``journal_hash``.
+    all up to this change, -1: nothing, RELEASED: nothing since it was released from quarantine. ``lease_until``: no lease that
+    it holds ends later. The journal of ``journal_epoch`` is here up to ``journal_seq``, whose hash is ``journal_hash``.
     """
 
     id: int
@@ -104,6 +104,9 @@ class Host:
     software: str
     address: str
 
+
+RELEASED = -2
+"""The cursor of a host that was released from quarantine and has not said since what it holds."""
 
 _COLUMNS = [hosts.c[field.name] for field in fields(Host)]
 _BY_ID = Prepared(select(*_COLUMNS).where(hosts.c.id == bindparam("of")))
@@ -233,6 +236,16 @@ def set_state(connection: Connection, host_id: int, state: HostState, *, was: It
     """Move a host into another state, from one of these, compare-and-set. Whether it was in one of them."""
     seen = [one.value for one in was]
     moved = update(hosts).where(hosts.c.id == host_id, hosts.c.state.in_(seen)).values(state=state.value)
+    return connection.execute(moved).rowcount > 0
+
+
+def release(connection: Connection, host_id: int) -> bool:
+    """End a quarantine, compare-and-set: what the host holds is not known from now on. Whether it was in quarantine."""
+    moved = (
+        update(hosts)
+        .where(hosts.c.id == host_id, hosts.c.state == HostState.QUARANTINED.value)
+        .values(state=HostState.ACTIVE.value, cursor=RELEASED)
+    )
     return connection.execute(moved).rowcount > 0
 
 

@@ -28,6 +28,7 @@ from authority.certificate_authority import (
 from authority.look import Place
 from mfa_core.errors import ConfigurationError, InvalidInput, StoreCorrupt
 from mfa_core.secret import Secret
+from mfa_runtime.agent.identity import read_certificate
 from tests.authority.agent_double import HostKey
 
 NOW = 1_800_000_000.0
@@ -73,6 +74,18 @@ def test_another_name_is_of_no_host(authority: CertificateAuthority, name: str) 
         .sign(key, hashes.SHA256())
     )  # fmt: skip
     assert read_shown(made.public_bytes(serialization.Encoding.DER)).host_id == 0
+
+
+@pytest.mark.parametrize("lasts_s", [3600.0, 4 * 3600.0, DAY, 3 * DAY, 14 * DAY, 30 * DAY, 365 * DAY])
+def test_a_host_renews_its_certificate_in_the_second_half_of_its_life(
+    authority: CertificateAuthority, lasts_s: float
+) -> None:
+    """However short that is: who has just got one does not ask for the next."""
+    issued = sign_host(authority, HostKey().csr("web1"), host_id=17, now=NOW, lasts_s=lasts_s)
+    certificate = x509.load_pem_x509_certificate(issued.pem.encode()).public_bytes(serialization.Encoding.DER)
+    read = read_certificate(certificate)
+    assert read.not_after == NOW + lasts_s
+    assert NOW + lasts_s * 0.49 <= read.renewal_at() <= NOW + lasts_s * 0.68
 
 
 def test_a_key_of_another_kind_is_not_signed(authority: CertificateAuthority) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import delete, select, update
 from mfa_core.audit import GENESIS, By, Outcome, link
 from mfa_core.model import CredentialState
 from mfa_core.verdict import Reason
+from mfa_runtime.administration.hosts import release_host
 from mfa_runtime.protocol.reporting import JournalHead
 from mfa_runtime.store import audit_log, hosts
 from mfa_runtime.store.alarms import Alarm, AlarmKind, list_alarms
@@ -203,6 +204,42 @@ def test_a_new_journal_begins_beside_the_old_one(tmp_path: Path) -> None:
                 host = hosts.find(connection, agent.host_id)
             assert host is not None
             assert host.state is HostState.QUARANTINED
+
+    run(scenario())
+
+
+def test_a_released_host_with_an_older_journal_begins_a_new_one(tmp_path: Path) -> None:
+    """An administrator has found it to be the right one. As soon as it has said what it holds, an older one is a copy again."""
+
+    async def scenario() -> None:
+        async with served(tmp_path) as authority:
+            agent = await authority.agent()
+            agent.alone("e1", authority.clock())
+            await agent.upload()
+            old = list(agent.bodies)
+            agent.epoch, agent.bodies = 3, []
+            agent.alone("e2", authority.clock())
+            await agent.upload()
+            agent.epoch, agent.bodies = 1, old
+            with pytest.raises(Refusal, match="403 quarantined"):
+                await agent.sync()
+            with authority.installed.store.writing() as connection:
+                release_host(connection, authority.installed.act(), agent.name)
+
+            for _ in range(2):
+                (answer,) = await agent.sync()
+                assert answer.journal == "fork"
+                with pytest.raises(Refusal, match="409 journal_fork"):
+                    await agent.upload()
+            agent.epoch, agent.bodies, agent.cursor = 4, [], None
+            agent.alone("e3", authority.clock(), step=step_of(authority))
+            assert await agent.upload() == agent.head
+            assert watermark(authority) == step_of(authority)
+            await agent.sync()
+            await agent.sync()
+            agent.epoch, agent.bodies = 1, old
+            with pytest.raises(Refusal, match="403 quarantined"):
+                await agent.sync()
 
     run(scenario())
 
