@@ -1,13 +1,13 @@
-"""Which codes does a host get in place of a seed, and from where?
+"""Which codes does a host get in place of a seed, and what of them must be made?
 
-Room rule: books of codes, by credential. A book is made once, kept in the store and lengthened when its end comes near; each
-group of hosts gets the part that it is granted. Making one takes a processor for a while: no transaction is open meanwhile.
+Room rule: pure; stretches of time steps and books of codes, one credential at a time. A book is made once, kept in the store
+and lengthened when its end comes near; each group of hosts gets the part that it is granted. Making one takes a processor for
+a while: who does that is :mod:`authority.book_making`'s question, and when is :mod:`authority.bookkeeping`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from mfa_core import codebook
@@ -21,6 +21,10 @@ HORIZON: Final = 1.25
 """A book goes so much further than a host may be alone: it comes again when a quarter is over."""
 LEAST_HORIZON: Final = 1.1
 """A book that is kept is lengthened when it goes no further than this."""
+SHORT_S: Final = 1800.0
+"""A host that has no codes gets those of so long first: for a thousand people they are made in a third of a second."""
+AT_ONCE: Final = 20_000
+"""Codes that are made while a host waits, if that gives it all that it is granted: a tenth of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +37,17 @@ class Stretch:
 
 def granted(now: float, max_offline_s: float, period_s: int, horizon: float = HORIZON) -> Stretch:
     """The steps that a host of this group gets now."""
+    return _ahead(now, period_s, int(max_offline_s * horizon))
+
+
+def short(now: float, max_offline_s: float, period_s: int) -> Stretch:
+    """Those that it gets first."""
+    return _ahead(now, period_s, min(int(max_offline_s * HORIZON), int(SHORT_S)))
+
+
+def _ahead(now: float, period_s: int, ahead_s: int) -> Stretch:
     step = int(now // period_s)
-    ahead = -(-int(max_offline_s * horizon) // period_s) + 1
-    return Stretch(max(0, step - PAST_STEPS), step + ahead)
+    return Stretch(max(0, step - PAST_STEPS), step + -(-ahead_s // period_s) + 1)
 
 
 def cut(credential: Credential, kept: Codebook, wanted: Stretch) -> Codebook:
@@ -48,40 +60,52 @@ def cut(credential: Credential, kept: Codebook, wanted: Stretch) -> Codebook:
 
 def reaches(credential: Credential, kept: Codebook | None, wanted: Stretch) -> bool:
     """Whether a book has all of a stretch."""
-    if kept is None or kept.first_step > wanted.first:
-        return False
-    return kept.first_step + len(kept.codes) // codebook.width(credential.digits) - 1 >= wanted.last
+    return kept is not None and kept.first_step <= wanted.first and last_step(credential, kept) >= wanted.last
 
 
-def lengthened(credential: Credential, kept: Codebook | None, wanted: Stretch) -> Codebook:
-    """A book that has all of a stretch, and no codes before it: of what is kept, the part that still counts is kept."""
-    if kept is not None and kept.first_step <= wanted.first:
-        part = cut(credential, kept, Stretch(wanted.first, 1 << 60))
-        have = len(part.codes) // codebook.width(credential.digits)
-        if have and part.first_step == wanted.first:
-            missing = wanted.last - (wanted.first + have - 1)
-            if missing <= 0:
-                return part
-            more = codebook.pack(credential, wanted.first + have, missing)
-            return Codebook(credential.id, wanted.first, Secret(part.codes.reveal() + more))
-    return Codebook(
-        credential.id, wanted.first, Secret(codebook.pack(credential, wanted.first, wanted.last - wanted.first + 1))
-    )
+def last_step(credential: Credential, book: Codebook) -> int:
+    """The last step of a book."""
+    return book.first_step + len(book.codes) // codebook.width(credential.digits) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
-    """What was kept of the credentials of one page, and what had to be made anew for it."""
+class Lack:
+    """What a book needs to have all of a stretch: ``count`` codes from step ``begin`` on, behind ``head``."""
 
-    kept: Mapping[int, Codebook]
-    made: dict[int, Codebook]
+    credential: Credential
+    first_step: int
+    head: Secret = field(repr=False)
+    begin: int
+    count: int
 
-    def of(self, credential: Credential, now: float, max_offline_s: float) -> Codebook:
-        """The codes of this credential for a host that may be alone for so long."""
-        kept = self.kept.get(credential.id)
-        if not reaches(credential, kept, granted(now, max_offline_s, credential.period_s, LEAST_HORIZON)):
-            kept = self.made[credential.id] = lengthened(
-                credential, kept, granted(now, max_offline_s, credential.period_s)
-            )
-        assert kept is not None  # noqa: S101  nothing reaches nowhere
-        return cut(credential, kept, granted(now, max_offline_s, credential.period_s))
+    def filled(self, codes: Secret) -> Codebook:
+        """The book, with what was made."""
+        return Codebook(self.credential.id, self.first_step, Secret(self.head.reveal() + codes.reveal()))
+
+
+def lack(credential: Credential, kept: Codebook | None, wanted: Stretch) -> Lack | None:
+    """What must be made for a book that has all of a stretch; None for nothing. Of what is kept, what still counts is kept."""
+    if reaches(credential, kept, wanted):
+        return None
+    if kept is not None and kept.first_step <= wanted.first <= last_step(credential, kept):
+        part = cut(credential, kept, wanted)
+        begin = last_step(credential, part) + 1
+        return Lack(credential, wanted.first, part.codes, begin, wanted.last - begin + 1)
+    return Lack(credential, wanted.first, Secret(b""), wanted.first, wanted.last - wanted.first + 1)
+
+
+def lack_of_all(credential: Credential, kept: Codebook | None, now: float, max_offline_s: float) -> Lack | None:
+    """What must be made for all that a host of this group is granted; None where what is kept goes far enough."""
+    if reaches(credential, kept, granted(now, max_offline_s, credential.period_s, LEAST_HORIZON)):
+        return None
+    return lack(credential, kept, granted(now, max_offline_s, credential.period_s))
+
+
+def lack_for_now(
+    credential: Credential, kept: Codebook | None, now: float, max_offline_s: float, *, most: int
+) -> Lack | None:
+    """What must be made while a host waits: at most ``most`` codes where that is all of it, else those that come first."""
+    whole = lack_of_all(credential, kept, now, max_offline_s)
+    if whole is None or whole.count <= most:
+        return whole
+    return lack(credential, kept, short(now, max_offline_s, credential.period_s))

@@ -15,6 +15,8 @@ from typing import Final, TypedDict
 
 from authority.acts import ACTOR, Acts
 from authority.at_the_store import AtTheStore
+from authority.book_making import BookMaker
+from authority.bookkeeping import Bookkeeper
 from authority.certificate_authority import SERVER_S, server_context, server_context_of_files
 from authority.feed import Feed, FeedSettings
 from authority.hosts_at_the_door import HostsAtTheDoor
@@ -131,8 +133,11 @@ class AuthorityDoor:
         at_the_door = HostsAtTheDoor(at, acts, clock=self._clock, monotonic=self._monotonic)
         leases = LeaseBook(self._store)
         journals = Journals(acts, at_the_door, lambda: _journal_settings(self.settings))
+        books = Bookkeeper(
+            at, acts, BookMaker(), keyring=self._keyring, reload_keyring=self._reload_keyring, clock=self._clock
+        )
         feed = Feed(
-            at, acts, at_the_door, journals, leases, self._waiting, keys,
+            at, acts, at_the_door, journals, leases, self._waiting, keys, books,
             keyring=self._keyring, reload_keyring=self._reload_keyring, clock=self._clock, monotonic=self._monotonic,
         )  # fmt: skip
         joining = Joining(
@@ -157,7 +162,7 @@ class AuthorityDoor:
         bounds = Bounds(connections=max(LEAST_CONNECTIONS, CONNECTIONS_PER_HOST * self.settings.max_hosts))
         server = Server(application(routes, self._counts), context, bounds=bounds, monotonic=self._monotonic)
         poll = Poll(at, self._waiting, feed, monotonic=self._monotonic)
-        return _Parts(keys, leases, journals, feed, verifying, server, poll)
+        return _Parts(keys, leases, journals, books, feed, verifying, server, poll)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -186,6 +191,7 @@ class AuthorityDoor:
         self._waiting.close()
         if self._parts is not None:
             await self._parts.server.stop()
+            await self._parts.books.stop()
             await self._parts.leases.stop()
         if self._at is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._at.close)
@@ -231,6 +237,7 @@ class _Parts:
         keys: OwnKeys,
         leases: LeaseBook,
         journals: Journals,
+        books: Bookkeeper,
         feed: Feed,
         verifying: Verifying,
         server: Server,
@@ -239,6 +246,7 @@ class _Parts:
         self.keys = keys
         self.leases = leases
         self.journals = journals
+        self.books = books
         self.feed = feed
         self.verifying = verifying
         self.server = server

@@ -18,14 +18,16 @@ from sqlalchemy import Connection
 
 from authority.acts import Acts
 from authority.at_the_store import AtTheStore
+from authority.bookkeeping import Bookkeeper, Shelf
+from authority.books import SHORT_S
 from authority.hosts_at_the_door import HostsAtTheDoor, Present
 from authority.journal import Journals
 from authority.lease_book import LeaseBook
-from authority.look import Digests, Look, Place, latest_of, look, needs_codes
+from authority.look import Digests, Look, Place, gets_codes, is_much, latest_of, look, needs_codes
 from authority.own_keys import OwnKeys
-from authority.pages import KeptPages, Page, Wanted, make_page, read_rows
+from authority.pages import KeptPages, Page, Wanted, lacks, make_page, read_rows
 from authority.requests import Answer, Asked, Refuse
-from authority.waiting import Waiting
+from authority.waiting import Waiting, wake
 from mfa_runtime.administration.act import Act
 from mfa_runtime.protocol import sealed
 from mfa_runtime.protocol.reporting import JournalHead
@@ -33,8 +35,9 @@ from mfa_runtime.protocol.signed import HEADER
 from mfa_runtime.protocol.syncing import Cursor, SyncAnswer, SyncRequest, TermsDoc, read_sync_request, rules_digest
 from mfa_runtime.protocol.words import Refusal
 from mfa_runtime.sealing import Keyring, UnknownKey
-from mfa_runtime.store import codebooks, hosts
+from mfa_runtime.store import hosts
 from mfa_runtime.store.alarms import AlarmKind, raise_alarm
+from mfa_runtime.store.hosts import HostMaterial
 
 BUCKET_S: Final = 60.0
 """A page is kept no longer than this: secrets stand in it."""
@@ -76,6 +79,7 @@ class Feed:
         leases: LeaseBook,
         waiting: Waiting,
         keys: OwnKeys,
+        books: Bookkeeper,
         *,
         keyring: Callable[[], Keyring],
         reload_keyring: Callable[[], Keyring],
@@ -89,6 +93,8 @@ class Feed:
         self._leases = leases
         self._waiting = waiting
         self._keys = keys
+        self._books = books
+        books.tell = self._books_are_there
         self._keyring = keyring
         self._reload_keyring = reload_keyring
         self._clock = clock
@@ -105,6 +111,7 @@ class Feed:
         self.woken_s = 0.0
         """How long they waited for that answer from then on, together."""
         self._given_all: OrderedDict[int, float] = OrderedDict()
+        self._given_codes: OrderedDict[int, float] = OrderedDict()
 
     def use(self, settings: FeedSettings) -> None:
         """From now on these hold; hosts that wait hear of new rules at once."""
@@ -118,7 +125,12 @@ class Feed:
     def forget_old_pages(self) -> None:
         """Let go of secrets that nobody will ask for."""
         bucket = self._bucket()
-        self.pages.drop_if(lambda wanted: wanted.bucket < bucket - 1)
+        self.pages.drop_if(lambda wanted, _: wanted.bucket < bucket - 1)
+
+    async def _books_are_there(self, shelf: Shelf, host_ids: frozenset[int]) -> None:
+        """Long books were made: pages with short ones go, and hosts that wait for them hear of it."""
+        self.pages.drop_if(lambda wanted, page: page.lacking and _shelf(wanted) == shelf)
+        await wake(self._waiting.of(host_ids))
 
     # -- the route ------------------------------------------------------------------------------------------------------------
 
@@ -160,27 +172,44 @@ class Feed:
     async def _look(self, present: Present, request: SyncRequest, place: Place | None) -> Look:
         oldest = self.oldest
         found = await self._store.glance(lambda c: look(c, present, request, oldest=oldest, place=place))
-        if found.ids is None or place is not None:
-            return found
         granted = _granted(present, request)
+        if place is not None:
+            return found
+        if found.ids is None:
+            if request.codes_until or not gets_codes(present, granted=granted):
+                return found
+            return replace(found, short=await self._store.glance(lambda c: is_much(c, present)))
+        everything = Look(found.generation, found.seq, found.latest, -1, None)
         # A host that keeps its keys worse than it used to must not keep what it got before.
-        other_terms = granted is not present.group.admits(present.host.key_protection)
-        if other_terms or needs_codes(present, request, now=self._clock(), granted=granted):
-            return Look(found.generation, found.seq, found.latest, -1, None)
+        if granted is not present.group.admits(present.host.key_protection):
+            return everything
+        if needs_codes(present, request, now=self._clock(), granted=granted) and self._gives_codes(present, request):
+            return everything
         if not found.ids and request.digest:
             digest = await self._digest(present, found)
-            if digest is not None and digest != request.digest and self._may_give_all(present.host.id):
+            if digest is not None and digest != request.digest and self._not_again(self._given_all, present, AGAIN_S):
                 log.warning("host %s does not hold what it should, and gets everything anew", present.host.name)
-                return Look(found.generation, found.seq, found.latest, -1, None)
+                return everything
         return found
 
-    def _may_give_all(self, host_id: int) -> bool:
-        """Whether a host that says it holds something else gets everything: not again and again."""
-        now, before = self._monotonic(), self._given_all.pop(host_id, None)
-        again = before is None or now - before >= AGAIN_S
-        self._given_all[host_id] = now if again or before is None else before
-        if len(self._given_all) > HOSTS_REMEMBERED:
-            self._given_all.popitem(last=False)
+    def _gives_codes(self, present: Present, request: SyncRequest) -> bool:
+        """Whether a host whose codes do not last gets others now: the long ones if they are there, else, when its own are
+        about to end, what there is. Meanwhile they are made, and it is told when that is done."""
+        shelf = Shelf(present.scope, present.group.max_offline_s)
+        ready = self._books.is_ready(shelf)
+        if not ready:
+            self._books.order(shelf, present.host.id)
+            if request.codes_until >= self._clock() + min(SHORT_S, shelf.max_offline_s) / 3:
+                return False
+        return self._not_again(self._given_codes, present, min(AGAIN_S, shelf.max_offline_s / 8))
+
+    def _not_again(self, given: OrderedDict[int, float], present: Present, again_s: float) -> bool:
+        """Whether this host has not got everything for the same reason just now: it must not be so again and again."""
+        now, before = self._monotonic(), given.pop(present.host.id, None)
+        again = before is None or now - before >= again_s
+        given[present.host.id] = now if again or before is None else before
+        if len(given) > HOSTS_REMEMBERED:
+            given.popitem(last=False)
         return again
 
     async def _digest(self, present: Present, found: Look) -> str | None:
@@ -203,9 +232,12 @@ class Feed:
         after = place.after if place is not None and place.since == found.since else 0
         wanted = Wanted(
             present.group, present.scope, found.generation, found.latest, _granted(present, request), found.ids, after,
-            bucket=self._bucket(),
+            bucket=self._bucket(), short=found.short,
         )  # fmt: skip
         page = await self._page(wanted, present.host.id)
+        if page.lacking:
+            self._books.is_short(_shelf(wanted))
+            self._books.order(_shelf(wanted), present.host.id)
         digest = None
         if not page.more and page.consistent:
             digest = await self._digest(present, found)
@@ -238,17 +270,16 @@ class Feed:
 
     async def _make(self, wanted: Wanted, host_id: int) -> Page:
         try:
-            page = await self._make_with(wanted, host_id, self._keyring())
+            return await self._make_with(wanted, host_id, self._keyring())
         except UnknownKey:
-            page = await self._make_with(wanted, host_id, await self._store.compute(self._reload_keyring))
-        if page.made:
-            keyring, made = self._keyring(), page.made
-            await self._store.write(lambda connection: codebooks.put(connection, keyring, made))
-        return page
+            return await self._make_with(wanted, host_id, await self._store.compute(self._reload_keyring))
 
     async def _make_with(self, wanted: Wanted, host_id: int, keyring: Keyring) -> Page:
         rows = await self._store.read(lambda connection: read_rows(connection, keyring, wanted))
         now = self._clock()
+        if wanted.group.material is HostMaterial.CODEBOOK:
+            made = await self._books.make(await self._store.compute(lambda: lacks(rows, wanted, keyring, now=now)))
+            rows = replace(rows, books=rows.books | made)
         return await self._store.compute(lambda: make_page(rows, wanted, keyring, host_id=host_id, now=now))
 
     # -- the answer -----------------------------------------------------------------------------------------------------------
@@ -373,7 +404,11 @@ def _place(request: SyncRequest) -> Place | None:
 
 
 def _next(found: Look, page: Page) -> str:
-    return Place(found.seq, found.latest, found.since, page.last_id, found.generation).text()
+    return Place(found.seq, found.latest, found.since, page.last_id, found.short, found.generation).text()
+
+
+def _shelf(wanted: Wanted) -> Shelf:
+    return Shelf(wanted.scope, wanted.group.max_offline_s)
 
 
 def _granted(present: Present, request: SyncRequest) -> bool:
@@ -381,10 +416,7 @@ def _granted(present: Present, request: SyncRequest) -> bool:
 
 
 def _for(wanted: Wanted, host_id: int) -> Wanted:
-    return Wanted(
-        wanted.group, wanted.scope, wanted.generation, wanted.latest, wanted.granted, wanted.ids, wanted.after, host_id,
-        wanted.bucket,
-    )  # fmt: skip
+    return replace(wanted, host_id=host_id)
 
 
 def _raise_all(

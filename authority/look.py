@@ -15,10 +15,12 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, select
 
+from authority.books import HORIZON
 from authority.hosts_at_the_door import Present
 from authority.pages import group_topics
 from mfa_core.errors import StoreCorrupt
 from mfa_runtime.protocol.syncing import SyncRequest
+from mfa_runtime.protocol.words import PAGE_MATERIAL_OCTETS
 from mfa_runtime.store import changes, entitlement
 from mfa_runtime.store.hosts import HostMaterial
 from mfa_runtime.store.prepared import Prepared
@@ -33,6 +35,8 @@ LONGEST_WITHOUT_S: Final = 60.0
 CHEAP_S: Final = 0.02
 """A digest that takes no longer than this is always made."""
 DIGESTS_KEPT: Final = 1024
+OCTETS_A_DAY: Final = 3 * 2_880
+"""Of codes, three octets each, one for 30 seconds: what most credentials have."""
 
 _GENERATION = Prepared(select(meta.c.value).where(meta.c.name == bindparam("of")))
 
@@ -42,6 +46,7 @@ class Look:
     """What there is to tell a host. ``ids`` None: everything. ``seq`` is where its cursor comes to when it has heard all.
 
     ``latest`` is the last change that concerns its group; ``since`` the cursor that it was looked at from, -1 for everything.
+    ``short``: of codes it gets those of half an hour first.
     """
 
     generation: str
@@ -49,6 +54,7 @@ class Look:
     latest: int
     since: int
     ids: tuple[int, ...] | None
+    short: bool = False
 
     @property
     def is_news(self) -> bool:
@@ -60,28 +66,29 @@ class Look:
 class Place:
     """Where a sync of several pages has come to, as the host carries it from one to the next.
 
-    ``seq``, ``latest``, ``since`` and ``generation`` are those of the :class:`Look` at its beginning, ``after`` the last user
-    that was told.
+    ``seq``, ``latest``, ``since``, ``short`` and ``generation`` are those of the :class:`Look` at its beginning, ``after`` the
+    last user that was told.
     """
 
     seq: int
     latest: int
     since: int
     after: int
+    short: bool
     generation: str
 
     def text(self) -> str:
         """As it travels."""
-        return f"{self.seq}.{self.latest}.{self.since}.{self.after}.{self.generation}"
+        return f"{self.seq}.{self.latest}.{self.since}.{self.after}.{self.short:d}.{self.generation}"
 
     @classmethod
     def read(cls, text: str) -> Place | None:
         """None for what nobody has given out."""
-        *numbers, generation = text.split(".", 4)
-        if len(numbers) != 4 or not all(_is_number(one) for one in numbers):
+        *numbers, generation = text.split(".", 5)
+        if len(numbers) != 5 or not all(_is_number(one) for one in numbers):
             return None
-        seq, latest, since, after = map(int, numbers)
-        return cls(seq, latest, since, after, generation)
+        seq, latest, since, after, short = map(int, numbers)
+        return cls(seq, latest, since, after, short == 1, generation)
 
 
 def _is_number(text: str) -> bool:
@@ -105,7 +112,7 @@ def look(connection: Connection, present: Present, request: SyncRequest, *, olde
         place is not None and place.generation == generation and place.seq <= seq and place.latest <= latest
     )
     if place is not None and goes_on and place.since < 0:
-        return Look(generation, place.seq, place.latest, -1, None)
+        return Look(generation, place.seq, place.latest, -1, None, place.short)
     cursor = request.cursor
     if cursor is None or cursor.generation != generation or not oldest <= cursor.seq <= seq:
         return everything
@@ -124,12 +131,23 @@ def latest_of(connection: Connection, present: Present) -> int:
     return changes.latest(connection, group_topics(present.group, present.scope))
 
 
+def gets_codes(present: Present, *, granted: bool) -> bool:
+    """Whether the host holds books of codes."""
+    return present.group.material is HostMaterial.CODEBOOK and granted and present.group.max_offline_s > 0
+
+
 def needs_codes(present: Present, request: SyncRequest, *, now: float, granted: bool) -> bool:
     """Whether the codes that a host holds would end before its lease."""
-    group = present.group
-    if group.material is not HostMaterial.CODEBOOK or not granted or not request.codes_until:
+    if not request.codes_until or not gets_codes(present, granted=granted):
         return False
-    return request.codes_until < now + group.max_offline_s
+    return request.codes_until < now + present.group.max_offline_s
+
+
+def is_much(connection: Connection, present: Present) -> bool:
+    """Whether all the codes that the host is granted are more than a page: then it gets a part of them first."""
+    each = OCTETS_A_DAY * present.group.max_offline_s * HORIZON / 86_400.0
+    most = int(PAGE_MATERIAL_OCTETS / each)
+    return len(entitlement.entitled_page(connection, present.scope, 0, most + 1)) > most
 
 
 def _generation(connection: Connection) -> str:

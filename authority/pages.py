@@ -14,7 +14,8 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from authority.books import Books
+from authority import books as making
+from authority.books import Lack
 from mfa_core.model import Credential, CredentialState, FactorKind
 from mfa_core.secret import Secret
 from mfa_runtime.protocol.message import wire_text
@@ -27,7 +28,7 @@ from mfa_runtime.store.entitlement import CredentialRow, UserRow
 from mfa_runtime.store.hosts import HostGroup, HostMaterial
 
 MAX_LABEL_CHARS: Final = 128
-CACHED_OCTETS: Final = 128 << 20
+CACHED_OCTETS: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class Wanted:
 
     ``latest`` is the last change that concerns the group: after another one the page would say something else. ``granted``:
     the host keeps its keys as well as its group demands. ``host_id`` is 0 where it does not matter which host asks, and
-    ``bucket`` changes with the time where the page has codes of a stretch of time.
+    ``bucket`` changes with the time where the page has codes of a stretch of time. ``short``: for now the host gets codes of
+    half an hour only.
     """
 
     group: HostGroup
@@ -48,6 +50,7 @@ class Wanted:
     after: int = 0
     host_id: int = 0
     bucket: int = 0
+    short: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ class Rows:
 class Page:
     """One page. ``users`` is a JSON list; ``entries`` is what is to be sealed, None for nothing. ``shared``: any host's.
 
-    ``made`` are books that were not in the store. ``consistent``: it shows the users as they were at ``latest``.
+    ``consistent``: it shows the users as they were at ``latest``. ``lacking``: books in it are shorter than what the host
+    is granted, because longer ones were not there.
     """
 
     users: bytes
@@ -76,7 +80,7 @@ class Page:
     more: bool
     shared: bool
     consistent: bool
-    made: tuple[Codebook, ...] = ()
+    lacking: bool = False
 
     @property
     def octets(self) -> int:
@@ -112,16 +116,34 @@ def read_rows(connection: Connection, keyring: Keyring, wanted: Wanted) -> Rows:
     return Rows(tuple(users), gone, ids[-1] if ids else wanted.after, ends, latest, books)
 
 
+def lacks(rows: Rows, wanted: Wanted, keyring: Keyring, *, now: float) -> list[Lack]:
+    """The books that must be made before the page can be. Raises: UnknownKey, StoreCorrupt."""
+    if wanted.group.material is not HostMaterial.CODEBOOK:
+        return []
+    found: list[Lack] = []
+    room = 0 if wanted.short else making.AT_ONCE
+    for user in rows.users:
+        for one in user.credentials:
+            if _material(one, wanted.group, granted=wanted.granted, host_id=0) != "codebook":
+                continue
+            credential = opened(one, user.id, keyring)
+            kept = rows.books.get(one.id)
+            more = making.lack_for_now(credential, kept, now, wanted.group.max_offline_s, most=room)
+            if more is not None:
+                found.append(more)
+                room = max(0, room - more.count)
+    return found
+
+
 def make_page(rows: Rows, wanted: Wanted, keyring: Keyring, *, host_id: int, now: float) -> Page:
-    """Write a page out, for ``host_id`` and, where it is shared, for everybody.
+    """Write a page out, for ``host_id`` and, where it is shared, for everybody. ``rows`` have every book by now.
 
     Raises:
         UnknownKey, StoreCorrupt: a secret does not open.
     """
-    books = Books(rows.books, {})
     documents: list[bytes] = []
     entries: list[SealedEntry] = []
-    shared, octets, last_id, full = True, 0, rows.last_id, False
+    shared, octets, last_id, full, lacking = True, 0, rows.last_id, False, False
     for user in rows.users:
         if octets >= PAGE_MATERIAL_OCTETS:
             full = True
@@ -133,10 +155,15 @@ def make_page(rows: Rows, wanted: Wanted, keyring: Keyring, *, host_id: int, now
         for one in mine:
             material = _material(one, wanted.group, granted=wanted.granted, host_id=host_id)
             docs.append(_credential_doc(one, material))
-            if material != "none":
-                entry = _entry(one, user.id, material, wanted.group, keyring, books, now)
-                octets += len(entry.secret)
-                entries.append(entry)
+            if material == "none":
+                continue
+            if material == "seed":
+                entry = SealedEntry(credential=one.id, first_step=-1, secret=opened(one, user.id, keyring).secret)
+            else:
+                entry, whole = _codes(opened(one, user.id, keyring), rows.books[one.id], wanted, now)
+                lacking = lacking or not whole
+            octets += len(entry.secret)
+            entries.append(entry)
         documents.append(_user_doc(user, docs).octets())
     if not full:
         last_id = rows.last_id
@@ -148,8 +175,23 @@ def make_page(rows: Rows, wanted: Wanted, keyring: Keyring, *, host_id: int, now
         more=full or not rows.ends,
         shared=shared,
         consistent=rows.latest <= wanted.latest,
-        made=tuple(books.made.values()),
+        lacking=lacking,
     )
+
+
+def opened(one: CredentialRow, user_id: int, keyring: Keyring) -> Credential:
+    """The credential with its secret. Raises: UnknownKey, StoreCorrupt."""
+    secret = keyring.unseal(one.sealed, Place("credentials", "secret", one.id, user_id))
+    return Credential(one.id, one.kind, one.state, secret, one.digest, one.digits, one.period_s)
+
+
+def _codes(credential: Credential, kept: Codebook, wanted: Wanted, now: float) -> tuple[SealedEntry, bool]:
+    """The part of a book that this host gets, and whether that is all that it is to get in the end."""
+    most, period_s = wanted.group.max_offline_s, credential.period_s
+    stretch = making.short(now, most, period_s) if wanted.short else making.granted(now, most, period_s)
+    whole = wanted.short or making.reaches(credential, kept, making.granted(now, most, period_s, making.LEAST_HORIZON))
+    book = making.cut(credential, kept, stretch)
+    return SealedEntry(credential=credential.id, first_step=book.first_step, secret=book.codes), whole
 
 
 def _material(one: CredentialRow, group: HostGroup, *, granted: bool, host_id: int) -> Material:
@@ -164,17 +206,6 @@ def _material(one: CredentialRow, group: HostGroup, *, granted: bool, host_id: i
             return "codebook"
         case HostMaterial.PER_HOST:
             return "seed" if one.host_id == host_id else "none"
-
-
-def _entry(
-    one: CredentialRow, user_id: int, material: Material, group: HostGroup, keyring: Keyring, books: Books, now: float
-) -> SealedEntry:
-    secret = keyring.unseal(one.sealed, Place("credentials", "secret", one.id, user_id))
-    if material == "seed":
-        return SealedEntry(credential=one.id, first_step=-1, secret=secret)
-    credential = Credential(one.id, one.kind, one.state, secret, one.digest, one.digits, one.period_s)
-    book = books.of(credential, now, group.max_offline_s)
-    return SealedEntry(credential=one.id, first_step=book.first_step, secret=book.codes)
 
 
 def _credential_doc(one: CredentialRow, material: Material) -> CredentialDoc:
@@ -222,7 +253,7 @@ class KeptPages:
             _, oldest = self._pages.popitem(last=False)
             self._octets -= oldest.octets
 
-    def drop_if(self, stale: Callable[[Wanted], bool]) -> None:
-        """Forget pages: their secrets need not lie in memory any longer."""
-        for key in [key for key in self._pages if stale(key)]:
+    def drop_if(self, stale: Callable[[Wanted, Page], bool]) -> None:
+        """Forget pages: their secrets need not lie in memory any longer, or there are better ones."""
+        for key in [key for key, page in self._pages.items() if stale(key, page)]:
             self._octets -= self._pages.pop(key).octets

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,15 +16,13 @@ from sqlalchemy import Connection, func, select
 
 from authority.at_the_store import AtTheStore
 from authority.feed import Feed
-from authority.waiting import REMEMBERED, Wait, Waiting
+from authority.waiting import REMEMBERED, Waiting, wake
 from mfa_core.errors import MfaError
 from mfa_runtime.store import changes
 from mfa_runtime.store.schema import alarms, hosts
 
 EVERY_S: Final = 0.25
 CENSUS_EVERY_S: Final = 60.0
-AT_ONCE: Final = 50
-"""Hosts that are woken in one turn of the loop: logins are answered in between."""
 
 log = logging.getLogger(__name__)
 
@@ -87,14 +85,6 @@ class Poll:
             await wake(waiting.start_over(seq))
         else:
             await wake(waiting.heard(max([seq, *(number for number, _ in news)]), news))
-
-
-async def wake(waits: Sequence[Wait]) -> None:
-    """Tell them that there may be something new, a few in each turn of the loop."""
-    for start in range(0, len(waits), AT_ONCE):
-        for wait in waits[start : start + AT_ONCE]:
-            wait.tell(True)
-        await asyncio.sleep(0)
 
 
 def _census(connection: Connection) -> Census:

@@ -11,11 +11,13 @@ import asyncio
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 REMEMBERED: Final = 4096
 """Changes that are kept for hosts which have looked before them and begin to wait after them."""
+AT_ONCE: Final = 50
+"""Hosts that are woken in one turn of the loop: logins are answered in between."""
 
 
 class Wait:
@@ -106,6 +108,10 @@ class Waiting:
         """All who wait."""
         return list(self._of_host.values())
 
+    def of(self, host_ids: Iterable[int]) -> list[Wait]:
+        """Those of these hosts that wait."""
+        return [wait for wait in map(self._of_host.get, host_ids) if wait is not None]
+
     def close(self) -> None:
         """Nobody waits any more: mfad stops."""
         self._closed = True
@@ -117,3 +123,11 @@ class Waiting:
         while self._ends and (self._ends[0][0] <= now or self._ends[0][2].woken.done()):
             _, _, wait = heapq.heappop(self._ends)
             wait.tell(False)
+
+
+async def wake(waits: Sequence[Wait]) -> None:
+    """Tell them that there may be something new, a few in each turn of the loop."""
+    for start in range(0, len(waits), AT_ONCE):
+        for wait in waits[start : start + AT_ONCE]:
+            wait.tell(True)
+        await asyncio.sleep(0)

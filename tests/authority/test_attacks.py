@@ -55,7 +55,7 @@ def test_a_page_that_lies_ahead_spoils_nothing_for_other_hosts(tmp_path: Path, s
             assert evil.cursor is not None
             seq = evil.cursor.seq
             for ahead in range(1, 8):
-                place = Place(seq, seq + ahead, seq if since is None else since, 0, evil.cursor.generation)
+                place = Place(seq, seq + ahead, seq if since is None else since, 0, False, evil.cursor.generation)
                 await evil.ask(page=place.text())
             authority.change(lambda connection, act: users.lock(connection, act, "bob"))
             (answer,) = await good.sync()  # the double compares the digest

@@ -167,10 +167,12 @@ def test_a_place_in_a_sync_is_read_or_none(text: str) -> None:
 
 @given(
     seq=st.integers(0, 10**17), latest=st.integers(0, 10**17), since=st.integers(-1, 10**17), after=st.integers(0, 10**17),
-    generation=st.text("0123456789.-", min_size=1, max_size=20),
+    short=st.booleans(), generation=st.text("0123456789.-", min_size=1, max_size=20),
 )  # fmt: skip
-def test_a_place_in_a_sync_comes_back_as_it_went(seq: int, latest: int, since: int, after: int, generation: str) -> None:
-    place = Place(seq, latest, since, after, generation)
+def test_a_place_in_a_sync_comes_back_as_it_went(
+    seq: int, latest: int, since: int, after: int, short: bool, generation: str
+) -> None:
+    place = Place(seq, latest, since, after, short, generation)
     assert Place.read(place.text()) == place
 
 

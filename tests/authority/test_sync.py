@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
+from authority.books import HORIZON, SHORT_S
 from authority.http_connection import Patience
 from mfa_core import codebook
 from mfa_core.audit import GENESIS
@@ -100,7 +101,7 @@ def test_a_host_never_hears_of_users_that_it_is_not_for(tmp_path: Path) -> None:
             (answer,) = await agent.sync(cursor=Cursor(generation="1", seq=0))
             assert 2 not in {*agent.users, *answer.gone}
             # Nor where it asks for a page that nobody gave out.
-            answer = await agent.ask(page="1.1.-1.1.1")
+            answer = await agent.ask(page="1.1.-1.1.0.1")
             assert "bob" not in {user.name for user in answer.users}
 
     run(scenario())
@@ -222,7 +223,7 @@ def test_a_page_that_nobody_gave_out_is_refused(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with served(tmp_path) as authority:
             agent = await authority.agent()
-            for page in ("x", "1.2.3", "1.2.3.x.1", "9" * 30 + ".1.1.1.1"):
+            for page in ("x", "1.2.3", "1.2.3.x.0.1", "1.2.3.4.1", "9" * 30 + ".1.1.1.0.1"):
                 with pytest.raises(Refusal, match="400 bad_request"):
                     await agent.ask(page=page)
 
@@ -509,12 +510,113 @@ def test_codes_that_end_before_the_lease_come_anew(tmp_path: Path) -> None:
             ends = authority.clock() + 1.25 * hour
             assert not (await agent.ask(codes_until=ends)).full
             authority.clock.advance(0.25 * hour + 60.0)
-            (answer,) = await agent.sync(codes_until=ends)
+            (answer,) = await agent.sync(codes_until=ends, wait_s=50.0)  # until they are made
             assert answer.full
             entry = agent.secrets[1]
             book = codebook.as_book(ALICE.credential, entry.first_step, entry.secret)
             assert codebook.last_step(book) >= step_at(authority.clock() + hour, 30)
             assert codebook.code(book, step_at(authority.clock() + hour, 30)) == ALICE.code(authority.clock() + hour)
+
+    run(scenario())
+
+
+def ends_of(agent: AgentDouble) -> set[float]:
+    """When its books end."""
+    return {(one.first_step + len(one.secret) // 3) * 30.0 for one in agent.secrets.values()}
+
+
+def pages_of(answers: list[SyncAnswer]) -> list[tuple[bool, bool]]:
+    return [(answer.full, answer.more) for answer in answers]
+
+
+CROWD = [Person(f"user{n:04d}") for n in range(120)]
+
+
+def test_a_new_host_gets_the_codes_of_half_an_hour_and_hears_when_the_others_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of a few, so that there are several of them: what the first one was goes for all."""
+    monkeypatch.setattr("authority.pages.PAGE_MATERIAL_OCTETS", 70 * 3 * 76)
+
+    async def scenario() -> None:
+        async with served(tmp_path, *CROWD) as authority:
+            authority.change(group(material=HostMaterial.CODEBOOK))
+            agent = await authority.agent()
+            parts = authority.door._parts
+            assert parts is not None
+            first = await agent.sync()
+            now = authority.clock()
+            assert pages_of(first) == [(True, True), (True, False)]
+            (ends,) = ends_of(agent)
+            assert now + SHORT_S <= ends < now + SHORT_S + 90.0
+            assert parts.books._maker.made == len(CROWD) * (14 + 1 + 60 + 1)  # and no more while it waited
+            # It asks again, and waits: what is not made yet is not waited for by anybody else, nor asked for again and again.
+            asked = authority.door.counters()["requests"]["/v1/sync"]["ok"]
+            second = await agent.sync(codes_until=ends, wait_s=50.0)
+            assert all(answer.full for answer in second)
+            assert len(second) > 10
+            (ends,) = ends_of(agent)
+            assert ends >= now + HORIZON * DAY
+            assert authority.door.counters()["requests"]["/v1/sync"]["ok"] == asked + len(second)
+            assert not (await agent.ask(codes_until=ends)).full
+            for number in (1, len(CROWD)):
+                entry, person = agent.secrets[number], CROWD[number - 1]
+                book = codebook.as_book(person.credential, entry.first_step, entry.secret)
+                for offset in (0, 59, 60, 61, 62, 2_880, 3_600):
+                    assert codebook.code(book, step_at(now, 30) + offset) == person.code(now, offset)
+            # All of it was made once: the day behind the first part. The next host gets a part of it at once, and then the day.
+            made = parts.books._maker.made
+            assert made == len(CROWD) * (14 + 1 + 3_600 + 1)
+            other = await authority.agent("web2.example")
+            assert pages_of(await other.sync()) == [(True, True), (True, False)]
+            (ends,) = ends_of(other)
+            assert ends < now + SHORT_S + 90.0
+            assert (await other.sync(codes_until=ends))[0].full
+            (ends,) = ends_of(other)
+            assert ends >= now + HORIZON * DAY
+            assert parts.books._maker.made == made
+
+    run(scenario())
+
+
+def test_codes_that_are_not_there_are_not_sent_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever keeps them from being made, a host hears that there is nothing new; before its own end it gets what there is."""
+
+    async def never(*_: Any) -> float:
+        return 0.0
+
+    monkeypatch.setattr("authority.bookkeeping.Bookkeeper._go_through", never)
+
+    async def scenario() -> None:
+        async with served(tmp_path, *CROWD) as authority:
+            authority.change(group(material=HostMaterial.CODEBOOK))
+            agent = await authority.agent()
+            await agent.sync()
+            (ends,) = ends_of(agent)
+            for _ in range(3):
+                assert not (await agent.ask(codes_until=ends)).full
+            authority.clock.advance(SHORT_S * 0.8)
+            (answer,) = await agent.sync(codes_until=ends)
+            assert answer.full
+            assert min(ends_of(agent)) >= authority.clock() + SHORT_S
+            for _ in range(3):  # even if it says the same once more
+                assert not (await agent.ask(codes_until=ends)).full
+
+    run(scenario())
+
+
+def test_somebody_new_comes_with_all_his_codes_and_a_host_with_long_books_keeps_them(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with served(tmp_path) as authority:
+            authority.change(group(material=HostMaterial.CODEBOOK))
+            agent = await authority.agent()
+            await agent.sync()
+            before = ends_of(agent)  # few people: all at once
+            assert min(before) >= authority.clock() + HORIZON * DAY
+            authority.change(lambda connection, act: changes.note_user(connection, 2, act.now))
+            (answer,) = await agent.sync(codes_until=min(before))
+            assert (answer.full, len(answer.users)) == (False, 1)
+            assert ends_of(agent) == before
 
     run(scenario())
 
