@@ -190,7 +190,8 @@ def _take(
             _alarm(connection, act, host, f"it sent another event {seq} than is here")
             return host
         if seq > host.journal_seq:
-            fresh.append(one)
+            # The log is shown by time: events dated far ahead would stand before all others for ever.
+            fresh.append(one._replace(at=min(one.at, act.now)))
     if not fresh:
         last = request.first_seq + len(told) - 1
         if _hash_at(connection, host, last) != digest:

@@ -21,6 +21,7 @@ from mfa_core.verifier import Password
 from mfa_runtime.administration import users
 from mfa_runtime.protocol.verifying import Reading
 from mfa_runtime.protocol.words import SYNC, VERIFY
+from mfa_runtime.store import audit_log
 from mfa_runtime.store.schema import throttle
 from tests.authority.agent_double import Refusal, asks_about
 from tests.authority.served import run, served
@@ -39,6 +40,21 @@ def test_what_somebody_typed_in_place_of_a_name_holds_no_journal_up(tmp_path: Pa
             with authority.installed.store.reading() as connection:
                 charged = connection.execute(select(throttle.c.key, throttle.c.consecutive)).all()
             assert [tuple(row) for row in charged] == [("account:alice", 1)]
+
+    run(scenario())
+
+
+def test_events_that_are_dated_ahead_do_not_hide_later_ones(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with served(tmp_path) as authority:
+            agent = await authority.agent()
+            agent.alone("e1", authority.clock() + 1e9, outcome=Outcome.REJECTED, reason=Reason.MISMATCH)
+            await agent.upload()
+            authority.clock.now += 1.0
+            authority.change(lambda connection, act: users.lock(connection, act, "bob"))
+            with authority.installed.store.reading() as connection:
+                (last,) = audit_log.tail(connection, limit=1)
+            assert json.loads(last.body)["action"] == "user.lock"
 
     run(scenario())
 
