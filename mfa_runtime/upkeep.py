@@ -192,13 +192,22 @@ class HighWater:
             )
 
     def write(self, store: Store) -> None:
-        """Bring the file up to date."""
+        """Bring the file up to date.
+
+        Raises:
+            StoreUnavailable: the store cannot be read, or the file not be written.
+        """
         text = " ".join(map(str, self._read(store)))
         temporary = self._path.with_name(self._path.name + ".new")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w", encoding="ascii") as out:
-            out.write(text + "\n")
-        temporary.rename(self._path)
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "w", encoding="ascii") as out:
+                out.write(text + "\n")
+            temporary.rename(self._path)
+        except OSError as err:
+            raise StoreUnavailable(
+                f"{self._path} cannot be written: {err.strerror}", cure="look at the file system of state_dir: is it full?"
+            ) from err
 
     @staticmethod
     def _read(store: Store) -> tuple[str, str, int]:

@@ -57,6 +57,10 @@ REFUSED_LOOK_S = 10.0
 """How often a host that is cut off asks whether it still is."""
 AFTER_TROUBLE_S = 5.0
 """How long nothing is asked after an answer that could not be used, or not be stored."""
+SMALL_PAGE = 32
+"""Users in an answer that is stored whatever room there is: what is taken away must be, also where the disk is nearly full."""
+ROOM_FOR_USER = 16 * 1024
+"""Bytes of the disk for a user with a credential, in the store and in its log, with all indexes: more than it takes."""
 SYNC_S = 30.0
 """For a page of a sync; one that waits for news may take so much longer than it waits."""
 JOURNAL_S = 10.0
@@ -397,6 +401,11 @@ class Follower:
             return self._store_once(snapshot, progress)
 
     def _store_once(self, snapshot: Snapshot, progress: Progress) -> Applied:
+        users = len(snapshot.answer.users)
+        if users > SMALL_PAGE:
+            # What logins are written into is left to them.
+            sealed = sum(len(one.secret) for one in snapshot.entries.values())
+            self._contact.store.check_room(LOG_BYTES + users * ROOM_FOR_USER + 2 * sealed)
         with self._contact.store.writing() as connection:
             state = agent_state.load(connection)
             if state is None or state.host_id != snapshot.answer.host_id:

@@ -84,6 +84,13 @@ class Store(ABC):
             StoreFull, StoreUnavailable: as :meth:`writing`.
         """
 
+    def check_room(self, size: int) -> None:  # noqa: B027  a server says so itself
+        """See whether ``size`` bytes more go into the file system of the store (SQLite).
+
+        Raises:
+            StoreFull: they do not.
+        """
+
     def erase_log(self, size: int) -> bool:  # noqa: ARG002  a server keeps a log of its own
         """Empty the write-ahead log of all that was in it, and make it ``size`` bytes long again (SQLite). False when somebody
         reads what is in it: try again later.

@@ -88,6 +88,18 @@ class FileStore(Store):
             connection.exec_driver_sql("DROP TABLE room")
         self.checkpoint()
 
+    def check_room(self, size: int) -> None:
+        try:
+            system = os.statvfs(self._path.parent)
+        except OSError as err:
+            raise StoreUnavailable(f"the file system of the store cannot be asked: {err.strerror}") from err
+        free = system.f_bavail * system.f_frsize
+        if free < size:
+            raise StoreFull(
+                f"the file system of the store is full: {free // 2**10} KiB are free of the {size // 2**10} KiB that it takes",
+                cure="free space on the file system of state_dir",
+            )
+
     def erase_log(self, size: int) -> bool:
         with translated(), self._engine.connect() as connection:
             raw = connection.connection.driver_connection

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from mfa_core.audit import GENESIS, Administered, canonical, link
-from mfa_core.errors import StoreCorrupt
+from mfa_core.errors import StoreCorrupt, StoreUnavailable
 from mfa_runtime.store import audit_log
 from mfa_runtime.store.schema import audit, audit_head
 from mfa_runtime.upkeep import HighWater
@@ -172,6 +173,13 @@ def test_a_removed_chain_is_seen_by_the_high_water(chain: Installation) -> None:
 
     with pytest.raises(StoreCorrupt, match="0 audit events, but 10"):
         high_water.check(chain.store)
+
+
+def test_a_high_water_that_cannot_be_written_says_where(chain: Installation, tmp_path: Path) -> None:
+    """As any other trouble with the store, for those who look after it."""
+    with pytest.raises(StoreUnavailable, match="No such file") as seen:
+        HighWater(tmp_path / "gone").write(chain.store)
+    assert "file system of state_dir" in seen.value.cure
 
 
 def test_a_long_list_of_problems_is_cut(installed: Installation) -> None:

@@ -280,6 +280,21 @@ def test_a_store_that_is_held_says_so(tmp_path: Path, store: Store) -> None:
     write()
 
 
+def test_a_file_system_without_room_says_how_much_there_is(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is written, and with the cure."""
+    store.check_room(4096)
+    real = os.statvfs
+
+    class NearlyFull:
+        f_bavail, f_frsize = 25, 4096
+
+    monkeypatch.setattr(os, "statvfs", lambda path: (real(path), NearlyFull)[1])
+    store.check_room(100 * 1024)
+    with pytest.raises(StoreFull, match="100 KiB are free of the 101 KiB") as seen:
+        store.check_room(101 * 1024)
+    assert "free space" in seen.value.cure
+
+
 def test_damaged_pages_are_damage(tmp_path: Path, store: Store) -> None:
     """core-5-59: found when they are read, and called by their name."""
     store.close()

@@ -320,6 +320,35 @@ def test_an_authority_that_never_compares_is_asked_for_everything_in_the_end(
     play(scenario())
 
 
+def test_much_is_not_stored_where_it_would_take_the_room_of_logins(
+    authority: FakeAuthority, host: AgentHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A little is: somebody may have lost the right to log in."""
+    crowd = [Person(f"late{number}") for number in range(follower.SMALL_PAGE + 1)]
+    wanted: list[int] = []
+
+    def full(size: int) -> None:
+        wanted.append(size)
+        raise StoreFull("the file system of the store is full", cure="free space")
+
+    async def scenario() -> None:
+        async with joined(authority, host):
+            monkeypatch.setattr(host.store, "check_room", full)
+            authority.add(BOB)
+            await until(lambda: "bob" in host.names(), "bob is here")
+            for one in crowd:
+                authority.add(one)
+            await until(lambda: trouble(host) is What.STORE, "the trouble is written down")
+            assert host.names() == ["alice", "bob"]
+            assert await host.says("alice", ALICE.code(T0)) == "accepted"
+            assert wanted[0] > len(crowd) * follower.ROOM_FOR_USER
+            monkeypatch.undo()
+            host.follower._woken.set()
+            await until(lambda: len(host.names()) == 2 + len(crowd), "all are here")
+
+    play(scenario())
+
+
 def test_a_disk_that_is_full_leaves_the_old_cache_and_is_told(
     authority: FakeAuthority, host: AgentHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
