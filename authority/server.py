@@ -51,9 +51,16 @@ def open_sockets(listen: Sequence[Endpoint]) -> list[socket.socket]:
     """Bind the addresses. Raises: ConfigurationError, when one cannot be had; nothing stays open then."""
     found: list[socket.socket] = []
     try:
-        for endpoint in listen:
-            family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-            opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
+        for endpoint, host in ((one, host) for one in listen for host in one.hosts):
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+            try:
+                opened = socket.socket(family, kind, socket.IPPROTO_TCP)
+            except OSError as err:
+                raise ConfigurationError(
+                    f"authority.listen: {endpoint} cannot be listened on: {err.strerror}",
+                    cure="list addresses of the families that this host has: 0.0.0.0 stands for all of IPv4",
+                ) from err
             found.append(opened)
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -62,7 +69,7 @@ def open_sockets(listen: Sequence[Endpoint]) -> list[socket.socket]:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             try:
-                opened.bind((endpoint.host, endpoint.port))
+                opened.bind((host, endpoint.port))
                 opened.listen(BACKLOG)
             except OSError as err:
                 raise ConfigurationError(

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, field_validator
 
-from mfa_runtime.config.listen import AnEndpoint, Endpoint
+from mfa_runtime.config.listen import AnEndpointOrAll, Endpoint
 from mfa_runtime.config.notation import Names, Place, Unfit, duration, whole
 from mfa_runtime.config.section import Section, written
 
@@ -59,7 +59,7 @@ class Authority(Section):
     ``trust_file`` is what hosts check a certificate of ``tls`` against: they trust nothing else.
     """
 
-    listen: Annotated[tuple[AnEndpoint, ...], BeforeValidator(_listeners)] = (Endpoint("127.0.0.1", 18_443),)
+    listen: Annotated[tuple[AnEndpointOrAll, ...], BeforeValidator(_listeners)] = (Endpoint("127.0.0.1", 18_443),)
     name: Annotated[str, BeforeValidator(_name)] = ""
     certificate_names: Names = ("localhost", "127.0.0.1")
     tls: AuthorityTls | None = None

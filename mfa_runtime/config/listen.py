@@ -56,10 +56,15 @@ class ListenAt:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address and port of a listener that has only one kind. ``host`` is an address literal."""
+    """One address and port of a listener that has only one kind. ``host`` is an address literal, or ``*`` where that may be."""
 
     host: str
     port: int
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """What to bind: for ``*`` all addresses of both families."""
+        return ("0.0.0.0", "::") if self.host == ANY else (self.host,)  # noqa: S104  what "*" says
 
     def __str__(self) -> str:
         return _written(self.host, self.port)
@@ -103,14 +108,17 @@ def _endpoint(value: object) -> Endpoint | None:
 MaybeEndpoint = Annotated[Endpoint | None, BeforeValidator(_endpoint)]
 
 
-def _an_endpoint(value: object) -> Endpoint:
-    endpoint = _endpoint(value)
-    if endpoint is None:
-        raise Unfit("an address and a port, such as 127.0.0.1:18443 or [::]:18443")
-    return endpoint
+def _endpoint_or_all(value: object) -> Endpoint:
+    if isinstance(value, Endpoint):
+        return value
+    expected = "an address and a port, such as 192.0.2.7:18443, [2001:db8::7]:18443 or *:18443"
+    parts = _LISTEN(value) if isinstance(value, str) else None
+    if parts is None or parts[1] is not None or parts[3] is None:
+        raise Unfit(expected, "give address literals, not names; IPv6 stands in brackets")
+    return Endpoint(_host(parts[2], expected), _port(parts[3], 0, expected))
 
 
-AnEndpoint = Annotated[Endpoint, BeforeValidator(_an_endpoint)]
+AnEndpointOrAll = Annotated[Endpoint, BeforeValidator(_endpoint_or_all)]
 
 
 def _host(text: str, expected: str) -> str:

@@ -75,7 +75,7 @@ def _listens(config: Config) -> Iterator[Finding]:
 
 def taken(endpoint: Endpoint) -> bool:
     """Does somebody listen there?"""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(endpoint.host, endpoint.host)  # noqa: S104  compared, not bound
+    host = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(endpoint.host, endpoint.host)  # noqa: S104  compared, not bound
     try:
         socket.create_connection((host, endpoint.port), timeout=2).close()
     except OSError:

@@ -55,6 +55,13 @@ def test_two_authorities_on_one_database() -> None:
     assert config.store.url.startswith("postgresql://mfad@db1.example.org,db2.example.org/mfad?sslmode=verify-full")
 
 
+def test_a_star_is_all_addresses_of_both_families() -> None:
+    """As at the doors."""
+    [found] = load('role: authority\nauthority: {listen: ["*:8443"]}').authority.listen
+
+    assert (str(found), found.hosts) == ("*:8443", ("0.0.0.0", "::"))
+
+
 def test_every_key_is_read() -> None:
     """Times as seconds, places from the folder of the file."""
     found = load(
@@ -92,7 +99,8 @@ authority:
             "role: authority\nauthority:\n  listen: [127.0.0.1:1, 127.0.0.1:1]", [(3, "authority.listen[1]")], id="one twice"
         ),
         pytest.param("role: authority\nauthority: {listen: []}", [(2, "authority.listen")], id="nowhere"),
-        pytest.param("role: authority\nauthority: {listen: ['*:1']}", [(2, "authority.listen[0]")], id="a star"),
+        pytest.param("role: authority\nauthority: {listen: ['*']}", [(2, "authority.listen[0]")], id="no port"),
+        pytest.param("role: authority\nauthority: {listen: ['a.example:1']}", [(2, "authority.listen[0]")], id="a name"),
         pytest.param("role: authority\nauthority: {listen: [null]}", [(2, "authority.listen[0]")], id="null"),
         pytest.param("role: authority\nauthority: {name: 'host:7:1'}", [(2, "authority.name")], id="a host's chain"),
         pytest.param(
