@@ -80,7 +80,8 @@ class Joining:
         if token is None or (token.host_name and token.host_name != request.host_name):
             raise Refuse(
                 Refusal.BAD_TOKEN, "this token does not let this host join",
-                cure="make a new one at the authority: `mfactl agent token GROUP`",
+                cure="a token is good once, for its minutes, and for the host whose name it was made for, if for one "
+                f"(this host says {request.host_name}): make a new one at the authority: `mfactl agent token GROUP`",
             )  # fmt: skip
         active = select(func.count()).select_from(hosts_table).where(hosts_table.c.state != HostState.REVOKED.value)
         if int(connection.execute(active).scalar_one()) >= settings.max_hosts:

@@ -9,7 +9,7 @@ import typer
 
 from mfa_core.errors import InvalidInput
 from mfactl.options import Json
-from mfactl.output import say, say_columns, say_json, say_json_list
+from mfactl.output import note, say, say_columns, say_json, say_json_list
 from mfactl.spans import names, seconds, span
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def list_(context: typer.Context, json: Json = False) -> None:
     if json:
         say_json_list(_as_json(one.group) | {"user_groups": list(one.scope), "hosts": one.hosts} for one in listed)
         return
-    say_columns(
+    shown = say_columns(
         ("GROUP", "HOSTS", "USERS OF", "MATERIAL", "OFFLINE FOR", "AFTER", "SERVICES", "KEY"),
         (
             (
@@ -150,6 +150,8 @@ def list_(context: typer.Context, json: Json = False) -> None:
             for one in listed
         ),
     )
+    if not shown:
+        note("there is no host group yet: `mfactl agent group add NAME`")
 
 
 @app.command()
@@ -185,7 +187,11 @@ def entitle(context: typer.Context, host_group: HostGroupName, user_group: UserG
         return
     say(f"{host_group}: {_whom(user_group)} may log in{'' if new else ' (as before)'}")
     if number == 0:
-        say(f"Nobody is in {user_group} yet: mfactl user group NAME add {user_group}")
+        say(
+            "There are no users yet: mfactl enrol NAME"
+            if user_group == "*"
+            else f"Nobody is in {user_group} yet: mfactl user group NAME add {user_group}"
+        )
 
 
 def withdraw(context: typer.Context, host_group: HostGroupName, user_group: UserGroupName, json: Json = False) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from mfa_core.errors import NotFound
 from mfactl.options import CredentialId, Json
-from mfactl.output import counted, moment, printable, say, say_columns, say_json, say_json_list, seconds_or_none
+from mfactl.output import counted, moment, note, printable, say, say_columns, say_json, say_json_list, seconds_or_none
 from mfactl.spans import span
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def list_(
     if json:
         say_json_list(as_json(one) for one in found)
         return
-    say_columns(
+    shown = say_columns(
         ("NAME", "GROUP", "STATE", "LAST SEEN", "LEASE UNTIL", "KEY", "CLOCK", "BEHIND", "SOFTWARE", "ADDRESS"),
         (
             (
@@ -96,6 +96,8 @@ def list_(
             for one in found
         ),
     )
+    if not shown:
+        note("no such host" if host_group or state else "no host has joined yet: `mfactl agent token HOSTGROUP` lets one")
 
 
 def show(session: Session, name: str, *, json: bool) -> None:

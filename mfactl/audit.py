@@ -40,6 +40,7 @@ def tail(
     with open_session(context) as session:
         with session.reading() as connection:
             entries = audit_log.tail(connection, limit=number)
+            of_host = {entry.node: _from_host(connection, entry.node) for entry in entries}
             # Chains that come up later (another machine's, a host's journal) are followed from their beginning.
             places = _heads(connection)
         if json and not follow:
@@ -49,7 +50,7 @@ def tail(
             for entry in entries:
                 places[entry.node] = entry.seq
                 # Followed, JSON comes a line an event: a list has no end.
-                say(entry.body if json else _line(entry))
+                say(entry.body if json else _line(entry, of_host[entry.node]))
             if not follow:
                 return
             sys.stdout.flush()
@@ -62,6 +63,7 @@ def tail(
                     for node in grown
                     for entry in audit_log.tail(connection, limit=_PAGE, after=(node, places.get(node, 0)))
                 ]
+                of_host = {entry.node: _from_host(connection, entry.node) for entry in entries}
 
 
 @app.command()
@@ -136,7 +138,9 @@ def why(
     if json:
         say_json([body | {"advice": advice(body).meaning, "cure": advice(body).cure} for body in found])
         return
-    for body in found:
+    for index, body in enumerate(found):
+        if index:
+            say()
         for key, value in body.items():
             shown = moment(float(value)) if key == "at" else printable(_words(value) if isinstance(value, dict) else str(value))
             say(f"{key:<12}{shown}")
@@ -170,7 +174,7 @@ def _words(details: dict[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in details.items())
 
 
-def _line(entry: Entry) -> str:
+def _line(entry: Entry, of_host: dict[str, Any]) -> str:
     body: dict[str, Any] = json_text.loads(entry.body)
     at, ident = moment(float(body.get("at", 0))), str(body.get("id", ""))
     if body.get("event") == "admin":
@@ -180,4 +184,5 @@ def _line(entry: Entry) -> str:
             f"{body.get('outcome')} {body.get('reason', '')} {body.get('user')} {body.get('door')}/{body.get('service')}"
             f" {body.get('source', '')} {body.get('factor', '')} {body.get('rule', '')}"
         )
-    return printable(f"{at}  {ident}  {' '.join(words.split())}")
+    journal = f" (journal of {of_host['host']})" if of_host else ""
+    return printable(f"{at}  {ident}  {' '.join(words.split())}{journal}")

@@ -91,7 +91,7 @@ REFUSALS: Mapping[str, Advice] = {
         "put the clock right: `timedatectl set-ntp true`",
     ),
     _R.CLOCK_JUMPED: Advice(
-        "no authority could be reached, and this host's clock was set by more than 90 s since it last was",
+        "no authority could be reached, and this host's clock was set by more than 90 s since one last answered",
         "put the clock back, or wait until the authority answers: it then knows the time again",
     ),
     _R.CACHE_EXPIRED: Advice(
@@ -140,6 +140,14 @@ _NOBODYS_DN = Advice(
 )
 """Over LDAP a name that is a DN is one that the mapping made no user name of."""
 _OF_NOBODY = frozenset({_R.FIRST_FACTOR_FAILED, _R.NO_CODE, _R.EMPTY, _R.MALFORMED, _R.MISMATCH, _R.UNKNOWN_USER})
+
+_ALONE: Mapping[str, Advice] = {
+    _R.UNKNOWN_USER: Advice(
+        "this host holds nobody of this name: there is no such user, or the user may not log in here",
+        "at the authority `mfactl user show NAME`, `mfactl agent group list`; what changes there comes here with the network",
+    ),
+}
+"""What means something else where a host decides without its authority."""
 
 _OUTCOMES = {
     "accepted": Advice("the second factor was verified, and its use recorded"),
@@ -231,6 +239,7 @@ def advice(body: Mapping[str, Any]) -> Advice:
         return Advice(_deed(body))
     told = _of_attempt(body)
     if body.get("by") == By.HOST:
+        told = _ALONE.get(str(body.get("reason", "")), told)
         return Advice(f"no authority answered, this host decided alone: {told.meaning}", told.cure)
     return told
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from mfactl.options import Json
-from mfactl.output import moment, printable, say, say_json
+from mfactl.output import counted, moment, printable, say, say_json
 from mfactl.session import open_session
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def status(context: typer.Context, json: Json = False) -> None:
     say(f"mfad         {'listens' if running else 'does not listen'} ({config.role}; doors: {doors})")
     say(f"users        {_counts(census.users)}; {census.locked} locked")
     say(f"credentials  {_counts(census.credentials)}")
-    say(f"audit        {census.events:,} events")
+    say(f"audit        {counted(census.events, 'event')}")
     for line in lines:
         say(line)
 

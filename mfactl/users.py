@@ -16,7 +16,7 @@ from mfa_core.secret import Secret
 from mfactl import user_groups
 from mfactl.exit_codes import ExitCode
 from mfactl.options import Json, Name
-from mfactl.output import moment, say, say_columns, say_json, say_json_list, seconds_or_none
+from mfactl.output import counted, moment, say, say_columns, say_json, say_json_list, seconds_or_none
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -81,6 +81,7 @@ def show(context: typer.Context, name: Name, json: Json = False) -> None:
     from mfa_runtime.administration.credentials import list_credentials
     from mfa_runtime.administration.groups import groups_of
     from mfa_runtime.administration.users import UserFilter, find_user, list_users, throttle_of
+    from mfa_runtime.config.sections import Role
     from mfactl.creds import as_json, rows
     from mfactl.session import open_session
 
@@ -107,7 +108,10 @@ def show(context: typer.Context, name: Name, json: Json = False) -> None:
     say(f"grace until   {moment(listed.grace_until)}")
     if member_of:
         say(f"groups        {', '.join(member_of)}")
-    say(f"recovery      {listed.recovery_left} codes left")
+    if session.config.role is Role.AGENT:
+        say("recovery      its authority knows; a host holds no recovery codes")
+    else:
+        say(f"recovery      {counted(listed.recovery_left, 'code')} left")
     if listed.has_password:
         say("password      set, for `primary: {type: local}`")
     say(f"failures      {standing.consecutive} in a row; next try from {moment(standing.not_before)}")

@@ -149,10 +149,15 @@ def forget_host(connection: Connection, act: Act, name: str) -> None:
         Conflict: it is not revoked, or its lease is not over: it may still let people in.
     """
     host = find_host(connection, name)
-    if host.state is not HostState.REVOKED or host.lease_until > act.now:
+    if host.state is not HostState.REVOKED:
         raise Conflict(
             f"{host.name} is {host.state}, and may let people in until its lease is over",
             cure=f"`mfactl agent revoke {host.name}`, and wait until the time that `mfactl agent status` shows",
+        )
+    if host.lease_until > act.now:
+        raise Conflict(
+            f"{host.name} is revoked; where it is cut off it may let people in until its lease is over",
+            cure=f"wait until the time that `mfactl agent status {host.name}` shows",
         )
     connection.execute(delete(hosts_table).where(hosts_table.c.id == host.id))
     act.record(connection, "host.forget", host.name, host=host.id)

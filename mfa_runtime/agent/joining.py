@@ -141,7 +141,7 @@ def _check_free(connection: Any) -> None:
     if agent_state.load(connection) is None and connection.execute(select(func.count()).select_from(users)).scalar():
         raise Conflict(
             "this store holds users of its own, and an agent's users are those of its authority",
-            cure="move them to the authority (`mfactl export` there), and give this host an empty state_dir (`mfactl init`)",
+            cure="give this host an empty state_dir and run `mfactl init`; `mfactl enrol` the people anew at the authority",
         )
 
 
