@@ -31,6 +31,14 @@ CONNECTIONS = 8
 """Kept connections: the verifications that are under way at once, the long poll, the journal and a look."""
 KEEP_S = 75.0
 """An idle connection is kept so long: more than a long poll lasts."""
+SILENT_S = 12
+"""A connection whose other end says nothing to the kernel for so long is broken: nobody else would notice, while a host waits
+for news, that its packets get lost."""
+PROBE_AFTER_S = 6
+"""A connection that is idle is probed after so long, by the kernel: one packet, and one back."""
+PROBE_EVERY_S = 2
+CONNECT_S = 10.0
+"""For a connection with its TLS. Only what waits for news is tried for longer."""
 RESOLVE_S = 0.4
 """A name that was resolved before is not waited for any longer than this: its last addresses do."""
 SIGNATURE = "Mfad-Signature"
@@ -133,11 +141,13 @@ class Authorities:
             left = min(try_s, deadline - loop.time())
             if left <= 0:
                 break
-            at = self._at
+            at, began = self._at, loop.time()
             try:
                 return await self._try(self._urls[at], method, path, body, left)
             except Unreachable as err:
                 last = err
+                if len(self._urls) == 1 and loop.time() - began > CONNECT_S:
+                    break  # this was no connection that had just been closed, and there is nobody else to ask
                 if at == self._at:  # nobody has moved on meanwhile
                     self._at = (at + 1) % len(self._urls)
         raise last if last is not None else Unreachable("no authority was asked: there was no time left")
@@ -146,7 +156,9 @@ class Authorities:
         session = self._opened()
         try:
             async with session.request(
-                method, url + path, data=body, timeout=aiohttp.ClientTimeout(total=left_s), allow_redirects=False
+                method, url + path, data=body,
+                timeout=aiohttp.ClientTimeout(total=left_s, sock_connect=min(left_s, CONNECT_S)),
+                allow_redirects=False,
             ) as response:
                 if response.status == 200:
                     octets = await _read(response, MAX_ANSWER_BYTES)
@@ -174,7 +186,7 @@ class Authorities:
                 self._resolver = _KeptAddresses()
             connector = aiohttp.TCPConnector(
                 ssl=context, limit=self._connections, keepalive_timeout=KEEP_S, resolver=self._resolver,
-                ttl_dns_cache=60,
+                ttl_dns_cache=60, socket_factory=probed_socket,
             )  # fmt: skip
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -251,6 +263,16 @@ class _KeptAddresses(AbstractResolver):
         self._under_way: dict[tuple[str, int, int], asyncio.Future[list[ResolveResult]]] = {}
 
     async def resolve(
+def probed_socket(info: tuple[Any, ...]) -> socket.socket:
+    """A socket whose other end is missed after :data:`SILENT_S`, whether anybody says anything or not (tcp(7))."""
+    made = socket.socket(family=info[0], type=info[1], proto=info[2])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER_S)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_EVERY_S)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000)
+    return made
+
+
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """The addresses of ``host``. Raises: OSError."""
