@@ -251,6 +251,16 @@ def _short(err: BaseException) -> str:
 _LOOK = "see that mfad runs there, and that the network lets this host through"
 
 
+def probed_socket(info: tuple[Any, ...]) -> socket.socket:
+    """A socket whose other end is missed after :data:`SILENT_S`, whether anybody says anything or not (tcp(7))."""
+    made = socket.socket(family=info[0], type=info[1], proto=info[2])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER_S)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_EVERY_S)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000)
+    return made
+
+
 class _KeptAddresses(AbstractResolver):
     """Resolves names in one thread of its own, and knows what they were when nobody answers any more.
 
@@ -263,16 +273,6 @@ class _KeptAddresses(AbstractResolver):
         self._under_way: dict[tuple[str, int, int], asyncio.Future[list[ResolveResult]]] = {}
 
     async def resolve(
-def probed_socket(info: tuple[Any, ...]) -> socket.socket:
-    """A socket whose other end is missed after :data:`SILENT_S`, whether anybody says anything or not (tcp(7))."""
-    made = socket.socket(family=info[0], type=info[1], proto=info[2])
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER_S)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_EVERY_S)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000)
-    return made
-
-
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """The addresses of ``host``. Raises: OSError."""
