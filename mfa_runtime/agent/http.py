@@ -167,10 +167,7 @@ class Authorities:
         except TimeoutError as err:
             raise Unreachable(f"{url} did not answer within {left_s:.1f} s", cure=_LOOK) from err
         except aiohttp.ClientConnectorCertificateError as err:
-            raise Unreachable(
-                f"{url} shows a certificate that the authority of this host did not sign: {err.certificate_error}",
-                cure="see authority.certificate_names there, and that the address is the authority's; else join again",
-            ) from err
+            raise _untrusted(url, err) from err
         except (aiohttp.ClientError, OSError, ValueError) as err:
             raise Unreachable(f"{url} cannot be reached: {_short(err)}", cure=_LOOK) from err
 
@@ -244,10 +241,25 @@ def _refusal(url: str, status: int, body: bytes) -> MfaError:
     return Refused(f"{url} answers {status} {code}: {text}".rstrip(": "), status=status, code=code, cure=cure)
 
 
+def _untrusted(url: str, err: aiohttp.ClientConnectorCertificateError) -> Unreachable:
+    cause = err.certificate_error
+    if getattr(cause, "verify_code", 0) in _OTHER_NAME:
+        return Unreachable(
+            f"{url} shows the authority's certificate, in which {err.host} does not stand",
+            cure=f"add {err.host} to authority.certificate_names there and start mfad anew, or use a name that stands there",
+        )
+    return Unreachable(
+        f"{url} shows a certificate that the authority of this host did not sign: {cause}",
+        cure="see that the address is the authority's, and that nothing on the way ends TLS; else join again",
+    )
+
+
 def _short(err: BaseException) -> str:
     return (str(err) or type(err).__name__).splitlines()[0][:300]
 
 
+_OTHER_NAME = frozenset({62, 64})
+"""X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH: signed by whom it should be (x509_vfy.h)."""
 _LOOK = "see that mfad runs there, and that the network lets this host through"
 
 
