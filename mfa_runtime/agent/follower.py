@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -70,8 +71,10 @@ UNCOMPARED_S = 900.0
 SAME_AGAIN_S = 3600.0
 """The same trouble is written into the audit log once in so long."""
 
-FORK_AGAIN_S = 60.0
-"""A journal that began anew begins anew once more after this long at the soonest: the authority may be wrong about it."""
+FORKS = 5
+"""New journals in ``FORKS_S``: a machine that was put back several times comes past those that it has begun before. After that
+it waits, because the authority may be wrong about it."""
+FORKS_S = 60.0
 
 
 class _Changed(Exception):
@@ -123,7 +126,7 @@ class Follower:
         self._full_before = False
         self._uncompared_since: float | None = None
         self._monotonic = monotonic
-        self._forked_at = -FORK_AGAIN_S
+        self._forked_at: deque[float] = deque(maxlen=FORKS)
         self._joined = True  # until the store says otherwise
         self.counted = Counted()
         self.link = Link(
@@ -189,11 +192,12 @@ class Follower:
             return REFUSED_LOOK_S
         except journal.Fork as err:
             self._lose()
-            wait_s = self._forked_at + FORK_AGAIN_S - self._monotonic()
+            now = self._monotonic()
+            wait_s = self._forked_at[0] + FORKS_S - now if len(self._forked_at) == FORKS else 0.0
             if wait_s > 0:
                 await self._note(What.ANSWER, f"the journal is said to fork again: {err}", "see the log of the authority")
                 return wait_s
-            self._forked_at = self._monotonic()
+            self._forked_at.append(now)
             await self._begin_chain(str(err))
         except ManifestMismatch as err:
             again = self._full_before
