@@ -32,7 +32,7 @@ from tests.end_to_end.host import SSHD, Host, Sshd, private_host
 from tests.end_to_end.namespaces import Machine, Network
 from tests.end_to_end.postgresql import Cluster
 from tests.end_to_end.programs import PATIENCE_S, clean_environment, must_have, run, wait_until
-from tests.end_to_end.radius_packets import Nas
+from tests.end_to_end.radius_programs import radclient
 from tests.pam_mfa.pam_harness import Items, PamCode, Seen, auth_line, run_pam
 
 STORE = "mfad.sqlite"
@@ -271,11 +271,12 @@ class Agent(Station):
         return where.reasons(name)[-1]
 
     def radius(self, name: str, code: str) -> bool:
-        """Whether a code lets in at the RADIUS door."""
-        with self.machine.entered():
-            nas = Nas(("127.0.0.1", RADIUS_PORT), RADIUS_SECRET.encode())
-        with nas:
-            return nas.ask(nas.login(name, code)).what == "Accept"
+        """Whether a code lets in at the RADIUS door, by FreeRADIUS's radclient."""
+        words = f'User-Name = "{name}"\nUser-Password = "{code}"'
+        server = f"127.0.0.1:{RADIUS_PORT}"
+        heard = radclient(server, RADIUS_SECRET, self.directory, words, prefix=self.machine.inside())
+        assert heard.what in {"Access-Accept", "Access-Reject"}, f"{heard.screen}\n{self.log()[-3000:]}"
+        return heard.what == "Access-Accept"
 
     def sshd(self) -> Sshd:
         """An sshd that asks for password and code."""

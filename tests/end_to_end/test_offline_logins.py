@@ -41,7 +41,7 @@ def ldap_door(slapd: Slapd) -> dict[str, object]:
 def site(tmp_path_factory: pytest.TempPathFactory, slapd: Slapd) -> Iterator[Site]:
     """Two hosts of one group; alpha has sshd, beta a RADIUS door and an LDAP door."""
     must_be_root()
-    must_have(SSHD, "ssh", "nsenter", "unshare")
+    must_have(SSHD, "ssh", "nsenter", "unshare", "radclient")
     with authority_site(
         tmp_path_factory.mktemp("site"),
         {"alpha": Spec(local_users=tuple(PEOPLE)), "beta": Spec(radius=True, doors={"ldap": ldap_door(slapd)})},
@@ -116,6 +116,20 @@ def test_a_code_used_by_ssh_is_spent_at_the_radius_door_of_another_host(
     assert (alpha.takes(person.name, first), beta.radius(person.name, first)) == (True, False)
     assert (beta.radius(person.name, second), alpha.takes(person.name, second)) == (True, False)
     assert len(site.authority.accepts(person.name)) == 2
+
+
+def test_the_radius_door_goes_on_alone_like_the_others(site: Site, beta: Agent, person: Person) -> None:
+    """By radclient, online, cut off and back: each code is taken once, whoever decides."""
+    first, second = person.next_code(), person.next_code()
+    online = [beta.radius(person.name, code) for code in (first, first)]
+    beta.machine.cut(Cut.SILENT)
+    alone = [beta.radius(person.name, code) for code in (second, second, first)]
+    beta.machine.rejoin()
+    site.wait_until_merged("beta")
+
+    assert (online, alone) == ([True, False], [True, False, False]), site.logs()
+    assert not beta.radius(person.name, second)
+    assert sorted(step for _, step in site.authority.accepts(person.name)) == [person.last_step - 1, person.last_step]
 
 
 def test_the_ldap_door_goes_on_alone_like_the_others(site: Site, beta: Agent, person: Person) -> None:
