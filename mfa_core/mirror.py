@@ -13,9 +13,10 @@ from typing import assert_never
 from mfa_core import texts
 from mfa_core.audit import By, Outcome
 from mfa_core.model import Attempt, Credential, CredentialState, FactorKind, FirstFactor
+from mfa_core.passcode import PasscodeKind
 from mfa_core.policy import TYPED_FACTORS
 from mfa_core.split import Split
-from mfa_core.throttle import Record, Throttle, charge, charge_source, succeed
+from mfa_core.throttle import Record, Standing, Throttle, charge, charge_source, standing, succeed
 from mfa_core.value import hot_value
 from mfa_core.verdict import Accepted, Exempt, Exemption, Reason, Unavailable, Unready
 from mfa_core.verifier import (
@@ -79,7 +80,7 @@ def _mirrored(
 ) -> Judgement:
     match ruled.outcome:
         case Outcome.REJECTED:
-            return _rejected(attempt, situation, settings, ruled)
+            return _rejected(attempt, situation, settings, ruled, found)
         case Outcome.CHALLENGED:
             return challenge(attempt, situation)
         case Outcome.UNAVAILABLE | Outcome.PENDING:
@@ -164,11 +165,15 @@ _LOOKED_AT = {
 """What is refused for when nobody has to wait."""
 
 
-def _rejected(attempt: Attempt, situation: Situation, settings: Settings, ruled: Ruled) -> Judgement:
+def _rejected(
+    attempt: Attempt, situation: Situation, settings: Settings, ruled: Ruled, found: tuple[Split, ...]
+) -> Judgement:
     try:
         reason = Reason(ruled.reason)
     except ValueError:
         return _unavailable(attempt, situation, "", note=f"the authority refuses for {ruled.reason!a}")
+    if reason is Reason.NOT_ENTITLED:
+        return _not_entitled(attempt, situation, settings, ruled, found)
     rules, now = settings.throttle, situation.now
     throttle = situation.throttle
     if reason is Reason.LOCKED:
@@ -189,6 +194,38 @@ def _rejected(attempt: Attempt, situation: Situation, settings: Settings, ruled:
     judgement = refuse(attempt, situation, reason, text=ruled.text, retry_after_s=ruled.retry_after_s, throttle=throttle)
     failures = throttle.account.consecutive if ruled.counted else 0
     return replace(judgement, event=replace(judgement.event, failures=failures))
+
+
+_NOT_LOOKED_AT = {PasscodeKind.EMPTY, PasscodeKind.JUNK, PasscodeKind.ABSENT}
+
+
+def _not_entitled(
+    attempt: Attempt, situation: Situation, settings: Settings, ruled: Ruled, found: tuple[Split, ...]
+) -> Judgement:
+    """Refuse who may not log in here. The authority counts nothing then, but this host makes him wait as it would anybody else:
+    a stranger who is never told to wait would know by that who may log in, and who not."""
+    rules, now, throttle = settings.throttle, situation.now, situation.throttle
+    if attempt.first_factor is FirstFactor.DONE or not found or found[0].passcode.kind in _NOT_LOOKED_AT:
+        return refuse(attempt, situation, Reason.NOT_ENTITLED, text=ruled.text)
+    where, wait_s = standing(throttle, now, rules)
+    match where:
+        case Standing.LOCKED:
+            judgement = refuse(attempt, situation, Reason.LOCKED, text=texts.LOCKED)
+        case Standing.WAIT | Standing.SOURCE_WAIT:
+            judgement = refuse(
+                attempt, situation, Reason.THROTTLED, text=texts.retry_in(wait_s), retry_after_s=wait_s
+            )
+        case Standing.OPEN:
+            charged = charge(throttle, now, rules, tag=tag_of(situation))
+            if attempt.first_factor is FirstFactor.OURS and situation.password is not Password.GOOD:
+                charged = Throttle(throttle.account, throttle.lane, charged.source)
+            if not attempt.source:
+                charged = Throttle(charged.account, charged.lane, throttle.source)
+            judgement = refuse(attempt, situation, Reason.NOT_ENTITLED, text=ruled.text, throttle=charged)
+        case _:
+            assert_never(where)
+    # In the log stands what is true, and no failure that the authority could add.
+    return replace(judgement, event=replace(judgement.event, reason=Reason.NOT_ENTITLED, failures=0))
 
 
 def _no_sooner(record: Record, before: Record) -> Record:

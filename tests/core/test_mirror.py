@@ -260,3 +260,30 @@ def test_a_challenge_is_this_hosts_own() -> None:
 
     assert isinstance(verdict, Challenge)
     assert (verdict.id, verdict.expires_at) == ("e1", NOW + 120)
+
+
+def test_a_stranger_cannot_tell_by_the_waiting_who_may_log_in_here() -> None:
+    """Neither the texts nor the waits of a name that is not entitled differ from those of one that is."""
+    nobody = refused(Reason.NOT_ENTITLED)
+    throttle, heard = Throttle(), []
+    for _ in range(6):
+        judgement = hear(nobody, user=None, credentials=(), throttle=throttle)
+        throttle = judgement.throttle
+        assert isinstance(judgement.verdict, Rejected)
+        heard.append((judgement.verdict.reason, judgement.verdict.public_text))
+        assert (judgement.event.reason, judgement.event.failures) == (Reason.NOT_ENTITLED, 0)
+    assert heard[:4] == [(Reason.MISMATCH, texts.DENIED)] * 4
+    assert heard[4:] == [(Reason.THROTTLED, texts.retry_in(1.0))] * 2
+
+
+def test_a_password_or_nothing_at_all_charges_no_name_that_is_not_entitled() -> None:
+    nobody = refused(Reason.NOT_ENTITLED)
+    ours: dict[str, object] = {"first_factor": FirstFactor.OURS}
+    for judgement in (
+        hear(nobody, how=ours, password=Password.BAD),
+        hear(nobody, found=(reading(code=""),)),
+        hear(nobody, found=()),
+        hear(nobody, how={"first_factor": FirstFactor.DONE}),
+    ):
+        assert judgement.throttle.account == Record()
+    assert hear(nobody, how=ours, password=Password.GOOD).throttle.account.consecutive == 1
