@@ -84,10 +84,12 @@ def init(
         done["store"] = created.value
         from mfa_runtime.administration.act import Act
         from mfa_runtime.store.key_table import load_keyring
+        from mfa_runtime.store_role import check_role
 
         node = administration_node(store)
         with store.writing() as connection:
             keyring = load_keyring(connection, keks, random=os.urandom)
+            check_role(connection, config.role)
             if created is Created.NEW:
                 Act(actor(), now, os.urandom, keyring, node).record(connection, "store.create", str(place))
         if config.role is Role.AUTHORITY:

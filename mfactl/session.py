@@ -242,6 +242,7 @@ def open_session(context: typer.Context) -> Iterator[Session]:
     from mfa_runtime.state_lock import StateLock
     from mfa_runtime.store.key_table import load_keyring
     from mfa_runtime.store.opening import open_store
+    from mfa_runtime.store_role import check_role
 
     config = read_configuration(context)
     with ExitStack() as stack:
@@ -251,6 +252,7 @@ def open_session(context: typer.Context) -> Iterator[Session]:
         keks = load_key_source(config.key_source, credentials_directory=credentials_directory())
         with store.reading() as connection:
             keyring = load_keyring(connection, keks, random=os.urandom)
+            check_role(connection, config.role)
         yield Session(config, store, keyring, actor(), time.time())
 
 

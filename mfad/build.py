@@ -38,6 +38,7 @@ from mfa_runtime.sealing import Keyring
 from mfa_runtime.store.database import Store
 from mfa_runtime.store.key_table import load_keyring
 from mfa_runtime.store.opening import open_store
+from mfa_runtime.store_role import check_role
 from mfa_runtime.verification import Rules, Verification
 from mfad.agent import Part, build_agent, host_clock, node_for, read_state, rules_of, shared_rules
 from mfad.authority import build_authority, build_authority_settings
@@ -282,6 +283,12 @@ def build(
         StoreUnavailable, StoreCorrupt: the store cannot be used.
     """
     store = open_store(config.store_place)
+    try:
+        with store.reading() as connection:
+            check_role(connection, config.role)
+    except BaseException:
+        store.close()
+        raise
     reload_keyring = partial(load_ring, store, config)
     is_agent = config.role is Role.AGENT
     told = read_state(store) if is_agent else None

@@ -46,6 +46,7 @@ def check_store(config: Config) -> Iterator[Finding]:
     from mfa_runtime.key_file import load_key_source
     from mfa_runtime.store.key_table import load_keyring
     from mfa_runtime.store.opening import open_store
+    from mfa_runtime.store_role import check_role
     from mfactl.session import credentials_directory
 
     place = config.store_place
@@ -55,6 +56,7 @@ def check_store(config: Config) -> Iterator[Finding]:
             keks = load_key_source(config.key_source, credentials_directory=credentials_directory())
             with store.reading() as connection:
                 load_keyring(connection, keks, random=os.urandom)
+                check_role(connection, config.role)
         finally:
             store.close()
     except MfaError as err:

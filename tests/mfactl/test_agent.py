@@ -21,6 +21,7 @@ import pytest
 import typer
 from sqlalchemy import Connection, insert
 
+from mfa_core.errors import ConfigurationError
 from mfa_core.secret import Secret
 from mfa_runtime.administration.act import Act
 from mfa_runtime.administration.hosts import admit_host, quarantine_host, reserve_host
@@ -50,6 +51,7 @@ from mfactl.doctor.finding import Finding, Weight
 from mfactl.init import RoleWord
 from mfactl.session import SYSTEM_CONFIG, Options, open_session, skeleton_for
 from mfactl.spans import span
+from mfad.build import build
 from tests.mfactl.conftest import Answer
 
 DAY_S = 86_400.0
@@ -549,6 +551,22 @@ def test_an_agent_that_has_not_joined_says_so(agent: Place) -> None:
     assert "agent join" in agent("agent", "status").err
     assert "agent join" in agent.ok("status").out
     assert any("joined no authority" in one["seen"] for one in agent("doctor", "--json").json)
+
+
+@pytest.mark.parametrize("role", ["standalone", "authority"])
+def test_the_store_of_an_agent_is_used_by_no_other_role(agent: Place, role: str) -> None:
+    """It would let people in without an end. The daemon refuses it, too."""
+    join_rows(agent)
+    settings = [line for line in agent.config.read_text().splitlines() if not line.startswith(("role:", "agent:"))]
+    agent.config.write_text("\n".join([f"role: {role}", *settings]))
+
+    for words in [("status",), ("user", "list"), ("init",)]:
+        refused = agent(*words)
+        assert (refused.status, "store is that of the agent web1" in refused.err) == (5, True)
+    [seen] = [one for one in agent("doctor", "--json").json if one["place"] == "store"]
+    assert (seen["weight"], "role: agent" in seen["cure"]) == ("problem", True)
+    with pytest.raises(ConfigurationError, match="store is that of the agent web1"):
+        build(load_config(agent.config))
 
 
 def test_an_agent_says_what_it_holds_and_until_when(agent: Place) -> None:
