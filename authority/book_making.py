@@ -34,9 +34,10 @@ class NoChild(MfaError):
 
 
 class BookMaker:
-    """Makes codes. Lives on one loop."""
+    """Makes codes. Lives on one loop. ``nice`` is how much its child stands back behind logins: 0 where a host waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, nice: int = 0) -> None:
+        self._nice = nice
         self._turn = asyncio.Lock()
         self._child: Process | None = None
         self._rest: asyncio.TimerHandle | None = None
@@ -80,7 +81,7 @@ class BookMaker:
         try:
             if self._child is None or self._child.returncode is not None:
                 self._child = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", book_press.__name__, stdin=PIPE, stdout=PIPE, cwd="/"
+                    sys.executable, "-m", book_press.__name__, str(self._nice), stdin=PIPE, stdout=PIPE, cwd="/"
                 )
             into, out = self._child.stdin, self._child.stdout
             assert into is not None  # noqa: S101  both are pipes

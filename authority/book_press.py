@@ -7,8 +7,10 @@ nothing anywhere else, and ends when nobody holds the other end of its pipe any 
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
 import json
+import os
 import struct
 import sys
 from collections.abc import Iterable
@@ -57,9 +59,11 @@ def serve(asked: BinaryIO, answers: BinaryIO) -> None:
 
 
 def main() -> None:
-    """The process."""
+    """The process. Its one argument says how much it stands back behind others, as nice(1) has it."""
     # No core dump, and no other process of this uid looks into this memory. exec(2) has taken mfad's own setting away.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    with contextlib.suppress(PermissionError):  # a unit may forbid it (@resources): then it is as urgent as logins
+        os.nice(int(sys.argv[1]))
     serve(sys.stdin.buffer, sys.stdout.buffer)
 
 

@@ -31,6 +31,8 @@ from mfa_runtime.store.codebooks import Codebook
 from mfa_runtime.store.schema import credentials
 
 USERS_AT_ONCE: Final = 100
+NICE: Final = 10
+"""Of what nobody waits for: logins come first."""
 SCOPES_KEPT: Final = 1024
 ROUNDS: Final = 3
 """How often one scope is gone through because somebody has come in meanwhile; then the others have their turn."""
@@ -62,7 +64,6 @@ class Bookkeeper:
         self,
         store: AtTheStore,
         acts: Acts,
-        maker: BookMaker,
         *,
         keyring: Callable[[], Keyring],
         reload_keyring: Callable[[], Keyring],
@@ -70,7 +71,8 @@ class Bookkeeper:
     ) -> None:
         self._store = store
         self._acts = acts
-        self._maker = maker
+        self._for_hosts = BookMaker()
+        self._beside = BookMaker(nice=NICE)
         self._keyring = keyring
         self._reload_keyring = reload_keyring
         self._clock = clock
@@ -98,11 +100,19 @@ class Bookkeeper:
         if shelf in self._ordered:
             self._short.add(shelf)
 
+    @property
+    def made(self) -> int:
+        """Codes, since the start."""
+        return self._for_hosts.made + self._beside.made
+
     async def make(self, lacks: Sequence[Lack]) -> dict[int, Codebook]:
         """Make these now, and keep them. Raises: as :meth:`Acts.do`."""
+        return await self._make(lacks, self._for_hosts)
+
+    async def _make(self, lacks: Sequence[Lack], maker: BookMaker) -> dict[int, Codebook]:
         if not lacks:
             return {}
-        codes = await self._maker.make(lacks)
+        codes = await maker.make(lacks)
         made = {one.credential.id: one.filled(some) for one, some in zip(lacks, codes, strict=True)}
         await self._acts.do(lambda connection, act: _keep(connection, act, list(made.values())))
         return made
@@ -114,7 +124,8 @@ class Bookkeeper:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        await self._maker.stop()
+        for maker in (self._for_hosts, self._beside):
+            await maker.stop()
 
     async def _work(self) -> None:
         while self._ordered:
@@ -149,7 +160,7 @@ class Bookkeeper:
             if found is None:
                 return ends
             after, ends = found.last_id, min(ends, found.ends)
-            made = await self.make(found.lacks)
+            made = await self._make(found.lacks, self._beside)
             for one in found.lacks:
                 ends = min(ends, _end(one, made[one.credential.id]))
 

@@ -15,7 +15,6 @@ from typing import Final, TypedDict
 
 from authority.acts import ACTOR, Acts
 from authority.at_the_store import AtTheStore
-from authority.book_making import BookMaker
 from authority.bookkeeping import Bookkeeper
 from authority.certificate_authority import SERVER_S, server_context, server_context_of_files
 from authority.feed import Feed, FeedSettings
@@ -134,7 +133,7 @@ class AuthorityDoor:
         leases = LeaseBook(self._store)
         journals = Journals(acts, at_the_door, lambda: _journal_settings(self.settings))
         books = Bookkeeper(
-            at, acts, BookMaker(), keyring=self._keyring, reload_keyring=self._reload_keyring, clock=self._clock
+            at, acts, keyring=self._keyring, reload_keyring=self._reload_keyring, clock=self._clock
         )
         feed = Feed(
             at, acts, at_the_door, journals, leases, self._waiting, keys, books,

@@ -32,7 +32,7 @@ def test_its_codes_are_those_of_the_core_in_their_order() -> None:
     lacks = [lacking(ALICE, 1_000, CHUNK_CODES + 1), lacking(EIGHT, 5, 3), lacking(ALICE, 7, 0), lacking(ALICE, 7, 2)]
 
     async def scenario() -> None:
-        maker = BookMaker()
+        maker = BookMaker(nice=10)
         try:
             both = await asyncio.gather(maker.make(lacks), maker.make(lacks[1:]))
             child = maker._child

@@ -549,7 +549,7 @@ def test_a_new_host_gets_the_codes_of_half_an_hour_and_hears_when_the_others_are
             assert pages_of(first) == [(True, True), (True, False)]
             (ends,) = ends_of(agent)
             assert now + SHORT_S <= ends < now + SHORT_S + 90.0
-            assert parts.books._maker.made == len(CROWD) * (14 + 1 + 60 + 1)  # and no more while it waited
+            assert parts.books.made == len(CROWD) * (14 + 1 + 60 + 1)  # and no more while it waited
             # It asks again, and waits: what is not made yet is not waited for by anybody else, nor asked for again and again.
             asked = authority.door.counters()["requests"]["/v1/sync"]["ok"]
             second = await agent.sync(codes_until=ends, wait_s=50.0)
@@ -565,7 +565,7 @@ def test_a_new_host_gets_the_codes_of_half_an_hour_and_hears_when_the_others_are
                 for offset in (0, 59, 60, 61, 62, 2_880, 3_600):
                     assert codebook.code(book, step_at(now, 30) + offset) == person.code(now, offset)
             # All of it was made once: the day behind the first part. The next host gets a part of it at once, and then the day.
-            made = parts.books._maker.made
+            made = parts.books.made
             assert made == len(CROWD) * (14 + 1 + 3_600 + 1)
             other = await authority.agent("web2.example")
             assert pages_of(await other.sync()) == [(True, True), (True, False)]
@@ -574,7 +574,7 @@ def test_a_new_host_gets_the_codes_of_half_an_hour_and_hears_when_the_others_are
             assert (await other.sync(codes_until=ends))[0].full
             (ends,) = ends_of(other)
             assert ends >= now + HORIZON * DAY
-            assert parts.books._maker.made == made
+            assert parts.books.made == made
 
     run(scenario())
 
