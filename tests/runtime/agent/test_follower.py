@@ -261,7 +261,7 @@ SPOILT: dict[str, Callable[[SyncAnswer], SyncAnswer]] = {
 }
 
 
-@pytest.mark.parametrize("how", [*SPOILT, "another key's", "cut off"])
+@pytest.mark.parametrize("how", [*SPOILT, "another key's", "cut off", "tampered with"])
 def test_of_a_spoilt_answer_nothing_is_used(authority: FakeAuthority, host: AgentHost, how: str) -> None:
     async def scenario() -> None:
         async with joined(authority, host):
@@ -270,8 +270,10 @@ def test_of_a_spoilt_answer_nothing_is_used(authority: FakeAuthority, host: Agen
                 authority.twist = SPOILT[how]
             elif how == "another key's":
                 authority.signer = replace_signer(authority)
-            else:
+            elif how == "cut off":
                 authority.spoil = lambda body: body[: len(body) // 2]
+            else:
+                authority.spoil = lambda body: body.replace(b'"name":"bob"', b'"name":"eve"')
             authority.add(BOB)
             await until(lambda: trouble(host) is What.ANSWER, "the trouble is written down")
             state = host.state
@@ -448,6 +450,38 @@ def test_a_fork_begins_a_new_journal_with_what_was_decided_alone(
             clock.advance(60)
             assert await host.says("alice", ALICE.code(clock())) == "accepted"
             await until(lambda: len([e for e in authority.events(2) if e["event"] == "attempt"]) == 2, "and goes on")
+
+    play(scenario())
+
+
+def test_a_machine_that_was_put_back_twice_begins_after_all_journals_that_there_were(
+    authority: FakeAuthority, host: AgentHost, clock: FakeClock
+) -> None:
+    """It does not know how many it has begun before. The authority says so, and nobody waits for it."""
+
+    async def scenario() -> None:
+        async with joined(authority, host):
+            await authority.stop()
+            assert await host.says("alice", ALICE.code(T0)) == "accepted"
+            authority.journal[4] = ['{"another":"journal"}']
+            await authority.start()
+            await host.online()
+            assert host.state.journal_epoch == 5
+            assert [one["by"] for one in authority.events(5) if one["event"] == "attempt"] == ["host"]
+
+    play(scenario())
+
+
+def test_a_sync_and_then_an_upload_may_tell_of_a_fork(authority: FakeAuthority, host: AgentHost) -> None:
+    async def scenario() -> None:
+        async with joined(authority, host):
+            authority.journal[3] = ['{"another":"journal"}']
+            authority.fork = True
+            authority.changed.set()
+            await until(lambda: host.state.journal_epoch >= 2, "a new journal")
+            authority.fork = False
+            await until(lambda: host.state.journal_epoch == 4, "one after all others")
+            await host.online()
 
     play(scenario())
 
