@@ -95,7 +95,7 @@ next_code() {
     code=$(python -c 'import pyotp, sys; print(pyotp.HOTP(sys.stdin.read().strip()).at(int(sys.argv[1])))' "$now" <"$place/secret")
 }
 log_in() {
-    shown "mfactl pam test alice --service sshd        (on $1; her telephone shows $2)"
+    shown "mfactl pam test alice --service sshd        (on $1, with the code $2)"
     answer=$(printf '%s\n' "$2" | mfactl "$1" pam test alice --service sshd --argument first_factor=done 2>&1) || true
     printf '%s\n' "$answer" | sed 's/^/   /'
 }
@@ -128,7 +128,7 @@ shown "mfactl agent group add web --material codebook --max-offline 24h"
 mfactl authority agent group add web --material codebook --max-offline 24h >/dev/null
 shown "mfactl agent entitle web '*'"
 mfactl authority agent entitle web '*' >/dev/null
-say "Hosts of the group web hold codes for a day and a quarter, and no secret: so long they go on alone."
+say "Alone, hosts of the group web go on for a day. For that they hold the codes of a day and a quarter, and no secret."
 start authority
 
 chapter "The hosts join, each with a token that is good once"
@@ -151,7 +151,7 @@ must_refuse web2 "$first" "the code was used on web1, so it is used everywhere"
 
 chapter "The cable of web1 is cut"
 ip -n "$net-web1" link set eth0 down
-say "No host can reach the authority from there. What now?"
+say "Nothing can be reached from there. Alice logs in with the next code of her telephone; it need not be its turn yet."
 next_code
 second=$code
 must_let_in web1 "$second" "web1 has decided by itself, with the same code as ever"
@@ -165,7 +165,7 @@ merged() {
 }
 until_true "web1 brings its journal" 30 merged
 good "web1 has brought its journal, and the authority has checked its hash chain."
-must_refuse web2 "$second" "the code of the outage is spent on web2 as well, where nobody had seen it"
+must_refuse web2 "$second" "the code of the outage is spent on web2 as well, where nobody has ever typed it"
 
 chapter "What the authority knows"
 shown "mfactl audit tail"
