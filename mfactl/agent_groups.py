@@ -64,7 +64,10 @@ def add(
     key_protection: Protection = None,
     json: Json = False,
 ) -> None:
-    """Make a group of hosts. Nobody may log in there until `mfactl agent entitle`."""
+    """Make a group of hosts. Nobody may log in there until `mfactl agent entitle`.
+
+    What is left out is: seed, 24h, at once, all services, any protection.
+    """
     from mfa_runtime.administration.host_groups import add_host_group
     from mfa_runtime.store.hosts import HostGroup, HostMaterial, KeyProtection
     from mfactl.session import open_session
