@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import uvicorn
@@ -22,6 +23,7 @@ from uvicorn.server import ServerState
 from authority.http_connection import Connections, HttpConnection, Patience
 from mfa_core.errors import ConfigurationError
 from mfa_runtime.config.listen import Endpoint
+from mfa_runtime.sitting import source_key
 
 BACKLOG: Final = 4096
 """Ten thousand hosts come back at once after an outage."""
@@ -107,6 +109,8 @@ class Server:
         self._config.load()
         self._sockets: list[socket.socket] = []
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._shaking: dict[str, dict[asyncio.Task[None], None]] = {}
+        """Those that nobody has hung up on, by network, oldest first."""
         self._by_address: dict[str, int] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -176,9 +180,9 @@ class Server:
             self._loop.add_reader(listener, self._accept, listener)
 
     def _arrived(self, opened: socket.socket, address: str) -> None:
-        bounds, here = self._bounds, self._by_address.get(address, 0)
-        full = len(self.connections.open) + len(self._handshakes) >= bounds.connections
-        if full or len(self._handshakes) >= bounds.handshakes or here >= bounds.per_address:
+        bounds, here, network = self._bounds, self._by_address.get(address, 0), source_key(address)
+        full = len(self.connections.open) + len(self._handshakes) >= bounds.connections or here >= bounds.per_address
+        if full or (sum(map(len, self._shaking.values())) >= bounds.handshakes and not self._make_way(network)):
             self.connections.count("too_many_connections")
             opened.close()
             return
@@ -186,7 +190,32 @@ class Server:
         self._by_address[address] = here + 1  # given back by _Place
         task = asyncio.get_running_loop().create_task(self._carry(opened, address))
         self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+        self._shaking.setdefault(network, {})[task] = None
+        task.add_done_callback(partial(self._shaken, network))
+
+    def _make_way(self, network: str) -> bool:
+        """Hang up on the oldest handshake of whoever has most under way, where whoever comes has fewer.
+
+        Else a stranger who opens connections and says nothing would keep all hosts away, and they would decide alone.
+        """
+        greedy = max(self._shaking, key=lambda one: len(self._shaking[one]))
+        if len(self._shaking[greedy]) <= len(self._shaking.get(network, ())) + 1:
+            return False
+        oldest = next(iter(self._shaking[greedy]))
+        self._forget(greedy, oldest)
+        oldest.cancel()
+        self.connections.count("handshake_made_way")
+        return True
+
+    def _shaken(self, network: str, task: asyncio.Task[None]) -> None:
+        self._handshakes.discard(task)
+        self._forget(network, task)
+
+    def _forget(self, network: str, task: asyncio.Task[None]) -> None:
+        under_way = self._shaking.get(network, {})
+        under_way.pop(task, None)
+        if not under_way:
+            self._shaking.pop(network, None)
 
     async def _carry(self, opened: socket.socket, address: str) -> None:
         place = _Place(self._by_address, address)

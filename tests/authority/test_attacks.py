@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from mfa_runtime.store import audit_log
 from mfa_runtime.store.schema import throttle
 from tests.authority.agent_double import Refusal, asks_about
 from tests.authority.served import run, served
+from tests.authority.test_sync import until
 from tests.doubles import ALICE, BOB, default_policy
 
 
@@ -170,5 +174,34 @@ def test_what_is_kept_or_looked_up_is_plain(tmp_path: Path, text: str) -> None:
                     await agent.post(VERIFY, json.dumps({"attempts": [asked | {field: text}]}).encode())
             # What a door was told of a client or a service is only written down.
             await agent.post(VERIFY, json.dumps({"attempts": [asked | {"client": text, "service": text}]}).encode())
+
+    run(scenario())
+
+
+def test_a_stranger_who_connects_and_says_nothing_keeps_no_host_away(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with served(tmp_path) as authority:
+            agent = await authority.agent()
+            await agent.close()
+            parts = authority.door._parts
+            assert parts is not None
+            parts.server._bounds = replace(parts.server._bounds, handshakes=4)
+            address = authority.door.addresses[0]
+            loop = asyncio.get_running_loop()
+            silent = []
+            try:
+                for _ in range(6):
+                    one = socket.socket()
+                    silent.append(one)
+                    one.setblocking(False)
+                    one.bind(("127.0.0.2", 0))
+                    await loop.sock_connect(one, address)
+                await until(lambda: parts.server.connections.events.get("too_many_connections", 0) == 2)
+                (ruling,) = await agent.verify(asks_about("alice", ALICE.code(authority.clock())))
+                assert ruling.outcome is Outcome.ACCEPTED
+                assert parts.server.connections.events["handshake_made_way"] >= 1
+            finally:
+                for one in silent:
+                    one.close()
 
     run(scenario())
