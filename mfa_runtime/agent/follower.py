@@ -198,7 +198,7 @@ class Follower:
                 await self._note(What.ANSWER, f"the journal is said to fork again: {err}", "see the log of the authority")
                 return wait_s
             self._forked_at.append(now)
-            await self._begin_chain(str(err))
+            await self._begin_chain(str(err), err.epoch)
         except ManifestMismatch as err:
             again = self._full_before
             await self._contact.run(self._ask_for_everything)
@@ -490,19 +490,19 @@ class Follower:
         with self._contact.store.writing() as connection:
             agent_state.change(connection, generation=cache.NO_GENERATION, digest="")
 
-    async def _begin_chain(self, reason: str) -> None:
+    async def _begin_chain(self, reason: str, after: int) -> None:
         self.counted.forks += 1
-        node = await self._contact.run(self._begin_journal, reason)
+        node = await self._contact.run(self._begin_journal, reason, after)
         log.error("the journal of this host begins anew (%s): %s", node, reason)
         self._news.hear(await self._same_host())
 
-    def _begin_journal(self, reason: str) -> str:
+    def _begin_journal(self, reason: str, after: int) -> str:
         with self._contact.store.writing() as connection:
             state = agent_state.load(connection)
             if state is None:
                 raise _Changed
             act = self._act(node_of(state.journal_epoch))
-            node = journal.begin_anew(connection, state, act, reason)
+            node = journal.begin_anew(connection, state, act, reason, after=after)
         self._tell(act.told)
         return node
 

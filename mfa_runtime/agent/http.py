@@ -52,12 +52,13 @@ class Unreachable(MfaError):
 
 
 class Refused(MfaError):
-    """The authority answered, and said no. ``code`` is its word for why; ``status`` that of HTTP."""
+    """The authority answered, and said no. ``code`` is its word for why; ``status`` that of HTTP; ``body`` all that it said."""
 
-    def __init__(self, message: str, *, status: int, code: str, cure: str = "") -> None:
+    def __init__(self, message: str, *, status: int, code: str, cure: str = "", body: bytes = b"") -> None:
         super().__init__(message, cure=cure)
         self.status = status
         self.code = code
+        self.body = body
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +239,7 @@ def _refusal(url: str, status: int, body: bytes) -> MfaError:
         code = ""
     if status in _BUSY or status == HTTPStatus.UNAUTHORIZED:  # the second: connect again, with the certificate of now
         return Unreachable(f"{url} answers {status}: {text or 'it cannot decide now'}", cure=cure or "see its log")
-    return Refused(f"{url} answers {status} {code}: {text}".rstrip(": "), status=status, code=code, cure=cure)
+    return Refused(f"{url} answers {status} {code}: {text}".rstrip(": "), status=status, code=code, cure=cure, body=body)
 
 
 def _untrusted(url: str, err: aiohttp.ClientConnectorCertificateError) -> Unreachable:

@@ -22,7 +22,7 @@ from mfa_core.errors import MfaError
 from mfa_runtime.administration.act import LOCAL_NODE, Act
 from mfa_runtime.agent.http import Authorities, Refused
 from mfa_runtime.protocol.message import ProtocolError
-from mfa_runtime.protocol.reporting import JournalHead, JournalRequest, read_journal_answer
+from mfa_runtime.protocol.reporting import JournalHead, JournalRequest, read_journal_answer, read_refused
 from mfa_runtime.protocol.words import JOURNAL, MAX_BODIES, Refusal
 from mfa_runtime.store import agent_state, audit_log
 from mfa_runtime.store.agent_state import AgentState
@@ -36,7 +36,11 @@ MAX_PIECE_CHARS = 3 << 20
 
 
 class Fork(MfaError):
-    """The authority has another journal of this host than this one continues."""
+    """The authority has another journal of this host than this one continues: that of ``epoch``, 0 where it did not say."""
+
+    def __init__(self, message: str, *, cure: str = "", epoch: int = 0) -> None:
+        super().__init__(message, cure=cure)
+        self.epoch = epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ async def upload(
     Raises:
         Unreachable, Refused: as asking does; what was taken before is remembered.
         Fork: the authority has another journal; it has taken nothing.
-        ProtocolError: it answers that it has what it was not sent, or will not go on from where it is.
+        ProtocolError: it answers what cannot be read, that it has what it was not sent, or will not go on from where it is.
     """
     sent, again = 0, False
     while True:
@@ -116,7 +120,8 @@ async def upload(
             answer = await authorities.post(JOURNAL, request.octets(), try_s=try_s, budget_s=2 * try_s)
         except Refused as err:
             if err.code == Refusal.JOURNAL_FORK:
-                raise Fork(str(err), cure=err.cure) from err
+                its = read_refused(err.body).journal
+                raise Fork(str(err), cure=err.cure, epoch=0 if its is None else its.epoch) from err
             raise
         taken = read_journal_answer(answer.body)
         if not again and await run(partial(go_back, store, taken, JournalHead(
@@ -165,6 +170,7 @@ def go_back(store: Store, has: JournalHead, thought: JournalHead) -> bool:
             raise Fork(
                 f"the authority has another event {has.seq} of this journal than is here",
                 cure="its store was restored, and to another journal than this host's: see `mfactl agent alarms` there",
+                epoch=has.epoch,
             )
         if state.journal_seq > has.seq:
             agent_state.change(connection, journal_seq=has.seq)
@@ -175,13 +181,14 @@ def go_back(store: Store, has: JournalHead, thought: JournalHead) -> bool:
     return True
 
 
-def begin_anew(connection: Connection, state: AgentState, act: Act, reason: str) -> str:
-    """Begin the journal of the next epoch, in the caller's transaction; return the name of its chain.
+def begin_anew(connection: Connection, state: AgentState, act: Act, reason: str, *, after: int = 0) -> str:
+    """Begin the journal of the next epoch, in the caller's transaction; return the name of its chain. The authority may know of
+    epochs of which this host does not (any more): it is also the next one ``after`` those.
 
     What this host decided alone and has not sent, as far as it knows, stands at its beginning: the authority merges it as if it
     came late. Everything is asked for anew.
     """
-    epoch = state.journal_epoch + 1
+    epoch = max(state.journal_epoch, after) + 1
     node = node_of(epoch)
     rest = connection.execute(
         select(audit.c.body)

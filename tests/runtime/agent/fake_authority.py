@@ -207,8 +207,8 @@ class FakeAuthority:
         return web.Response(body=octets, content_type="application/json", headers=headers)
 
     @staticmethod
-    def refuse(refusal: Refusal, text: str = "the test says so") -> web.Response:
-        message = RefusedMessage(error=refusal.value, text=text, cure="none")
+    def refuse(refusal: Refusal, text: str = "the test says so", *, journal: JournalHead | None = None) -> web.Response:
+        message = RefusedMessage(error=refusal.value, text=text, cure="none", journal=journal)
         return web.Response(status=STATUS[refusal], body=message.octets(), content_type="application/json")
 
     def _join(self, body: bytes) -> web.Response:
@@ -288,6 +288,9 @@ class FakeAuthority:
 
     def _take_journal(self, body: bytes) -> web.Response:
         piece = read_journal_request(body)
+        newest = max(self.journal, default=0)
+        if piece.epoch < newest:
+            return self.refuse(Refusal.JOURNAL_FORK, journal=self.head(newest))
         bodies = self.journal.setdefault(piece.epoch, [])
         if piece.first_seq > len(bodies) + 1:
             return self._json(self.head(piece.epoch).octets())
@@ -296,7 +299,7 @@ class FakeAuthority:
         for one in known:
             previous = link(previous, one)
         if len(known) != piece.first_seq - 1 or previous != piece.previous:
-            return self.refuse(Refusal.JOURNAL_FORK)
+            return self.refuse(Refusal.JOURNAL_FORK, journal=self.head(piece.epoch))
         fresh = list(piece.bodies)[len(bodies) - len(known) :]
         for one in map(json.loads, fresh):
             kept = self.users.get(one.get("user", ""))
