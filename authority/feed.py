@@ -327,9 +327,10 @@ class Feed:
             software=request.software,
             address=address[:64],
         )
-        if heard is None:
-            return
-        await self._leases.write(heard)
+        if heard is not None:
+            await self._leases.write(heard)
+        elif not found.is_news:
+            return  # alarms are raised once a minute, and when something changes
         alarms: list[tuple[AlarmKind, dict[str, str | float]]] = []
         if abs(offset) > CLOCK_ALARM_S:
             alarms.append((AlarmKind.CLOCK_OFFSET, {"seconds": round(offset)}))

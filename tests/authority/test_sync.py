@@ -641,6 +641,25 @@ def test_a_host_that_keeps_its_keys_badly_gets_no_material(tmp_path: Path) -> No
     run(scenario())
 
 
+def test_a_group_that_demands_better_keys_is_an_alarm_with_the_next_answer(tmp_path: Path) -> None:
+    """However short ago it is that its hosts were written down."""
+
+    async def scenario() -> None:
+        async with served(tmp_path) as authority:
+            agent = await authority.agent()
+            await agent.sync()
+            await agent.sync()
+            authority.change(group(key_protection=Demanded.SYSTEMD_CREDS))
+            authority.change(lambda connection, act: changes.note_topic(connection, changes.host_group_topic("web"), act.now))
+            (answer,) = await agent.sync()
+            assert answer.full
+            assert agent.secrets == {}
+            with authority.installed.store.reading() as connection:
+                assert [alarm.kind for alarm in list_alarms(connection)] == [AlarmKind.KEY_PROTECTION]
+
+    run(scenario())
+
+
 def _only_on(authority: Served, credential: int, host_id: int) -> None:
     from sqlalchemy import update
 
