@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,10 +39,14 @@ PORT = 18443
 RADIUS_PORT = 18120
 RADIUS_SECRET = "a-secret-of-the-test-long-enough"
 _EACH = """
-import contextlib, io, json, sys
+import contextlib, ctypes, io, json, os, sys
 from mfactl.__main__ import run
 said = []
-for words in json.load(sys.stdin):
+for network, words in json.load(sys.stdin):
+    if network:
+        with open(network, "rb") as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0x40000000) != 0:  # CLONE_NEWNET
+                raise OSError(ctypes.get_errno(), network)
     with contextlib.redirect_stdout(io.StringIO()) as out:
         status = run(words)
     said.append(out.getvalue())
@@ -85,6 +88,15 @@ class Spec:
     tmpfs: Mapping[Path, str] = field(default_factory=dict)
 
 
+def mfactl_each(
+    commands: Sequence[tuple[str, Sequence[str]]], *, prefix: Sequence[str] = (), **environment: str
+) -> list[str]:
+    """Run mfactl with each of these arguments, in one interpreter, in the network namespace of this path ("": the one that it
+    is in). What they say."""
+    said = run([*prefix, sys.executable, "-c", _EACH], stdin=json.dumps(commands), env=clean_environment(**environment))
+    return [str(text) for text in json.loads(said)]
+
+
 class Station(Mfad):
     """One mfad on one machine: an authority, or what an agent has in common with it."""
 
@@ -113,9 +125,11 @@ class Station(Mfad):
 
     def mfactl_each(self, *commands: Sequence[str]) -> list[str]:
         """Run mfactl once for each, in one interpreter, whose start is most of it. What they say."""
-        listed = json.dumps([["--config", str(self.config_path), *words] for words in commands])
-        said = run([*self.prefix, sys.executable, "-c", _EACH], stdin=listed, env=clean_environment(**self.environment))
-        return [str(text) for text in json.loads(said)]
+        return mfactl_each([("", self.words(*words)) for words in commands], prefix=self.prefix, **self.environment)
+
+    def words(self, *words: str) -> list[str]:
+        """Arguments of mfactl here."""
+        return ["--config", str(self.config_path), *words]
 
     # what its store says
 
@@ -351,18 +365,21 @@ class Site:
 
     # hosts
 
-    def tokens(self, *agents: Agent) -> list[str]:
-        """One for each."""
-        commands = [("agent", "token", one.spec.group, "--name", one.name, "--json") for one in agents]
-        return [str(json.loads(text)["token"]) for text in self.authority.mfactl_each(*commands)]
-
-    def join(self, agent: Agent, token: str) -> None:
-        """As an administrator does it. The token is in a file, not among the arguments."""
-        file = agent.directory / "token"
-        file.touch(0o600)
-        file.write_text(f"{token}\n")
-        words = ("agent", "join", self.authority.url, "--name", agent.name, "--token-file", str(file))
-        agent.mfactl_each(("init",), words)
+    def join(self, tokens: Mapping[str, str]) -> None:
+        """Let these agents join, as an administrator does it. Tokens are in files, not among the arguments."""
+        plain: list[tuple[str, Sequence[str]]] = []
+        for name, token in tokens.items():
+            agent = self.agents[name]
+            file = agent.directory / "token"
+            file.touch(0o600)
+            file.write_text(f"{token}\n")
+            commands = [("init",), ("agent", "join", self.authority.url, "--name", name, "--token-file", str(file))]
+            if agent.host is not None:
+                agent.mfactl_each(*commands)
+            else:
+                plain += [(str(agent.machine.path), agent.words(*words)) for words in commands]
+        if plain:
+            mfactl_each(plain)
 
     def wait_until_merged(self, *names: str) -> None:
         """Until the authority has the whole journal of these agents, and they ask it again."""
@@ -419,7 +436,9 @@ def build(
         terms = ("--material", group.material, "--max-offline", group.max_offline, "--offline-after", group.offline_after)
         commands.append(("agent", "group", "add", name, *terms, "--services", ",".join(group.services)))
         commands += [("agent", "entitle", name, one) for one in group.users]
-    site.authority.mfactl_each(*commands)
+    asked = [("agent", "token", one.group, "--name", name, "--json") for name, one in agents.items()]
+    said = site.authority.mfactl_each(*commands, *asked)[len(commands) :]
+    tokens = {name: str(json.loads(text)["token"]) for name, text in zip(agents, said, strict=True)}
     if cluster is not None:
         site.second = site.open_authority(more, "second")
         site.second.cluster, site.second.database = cluster, database
@@ -429,11 +448,9 @@ def build(
     authorities = [one for one in (site.authority, site.second) if one is not None]
     for one in authorities:
         one.launch()
-    tokens = site.tokens(*made)
     for one in authorities:
         one.wait_until_ready()
-    with ThreadPoolExecutor(len(made) or 1) as at_once:
-        list(at_once.map(site.join, made, tokens))
+    site.join(tokens)
     for one in made:
         one.launch()
     for one in made:
