@@ -7,6 +7,7 @@ leaves it as it was. What is wrong with a token is not said.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ TRIES: Final = 100
 TRIES_S: Final = 60.0
 ADDRESSES_REMEMBERED: Final = 4096
 AT_ONCE: Final = 8
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,13 @@ class Joining:
         self._count(asked.address)
         request = read_join_request(await asked.body())
         check_request(request.csr)
-        async with self._room:
-            joined = await self._acts.do(lambda connection, act: self._join(connection, act, request, asked.address))
+        try:
+            async with self._room:
+                joined = await self._acts.do(lambda connection, act: self._join(connection, act, request, asked.address))
+        except Refuse as refused:
+            # No event in the audit log, which whoever guesses could fill; so many lines a minute as tries are taken.
+            log.warning("%s may not join as %a: %s", asked.address, request.host_name, refused)
+            raise
         return Answer(joined.octets())
 
     def _join(self, connection: Connection, act: Act, request: JoinRequest, address: str) -> JoinAnswer:

@@ -70,7 +70,9 @@ def test_one_token_lets_one_of_sixteen_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["unknown", "over", "another host's", "used"])
-def test_a_token_that_is_not_good_is_refused_with_one_answer(tmp_path: Path, what: str) -> None:
+def test_a_token_that_is_not_good_is_refused_with_one_answer_and_told_of(
+    tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scenario() -> None:
         async with served(tmp_path) as authority:
             agent = authority.stranger()
@@ -85,6 +87,7 @@ def test_a_token_that_is_not_good_is_refused_with_one_answer(tmp_path: Path, wha
                 await authority.stranger("web2.example").join(token)
             with pytest.raises(Refusal, match="403 bad_token: this token does not let this host join"):
                 await agent.join(token)
+            assert f"127.0.0.1 may not join as {agent.name!a}: this token does not" in caplog.text
 
     run(scenario())
 
