@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mfa_core.audit import Outcome
+from mfa_core.verdict import Unready
 from mfa_runtime.agent.breaker import Breaker, Happening, State, at_start
 from mfa_runtime.agent.http import Refused, Unreachable
 from mfa_runtime.counsel import Alone, Counselled, Referred, Ruled
@@ -23,7 +25,7 @@ from mfa_runtime.counsel import Alone, Counselled, Referred, Ruled
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 4096
-"""Logins that wait for the authority; more are judged here."""
+"""Logins that wait for the authority; more are refused."""
 MAX_TOGETHER = 64
 """In one request."""
 REQUESTS_AT_ONCE = 4
@@ -33,6 +35,9 @@ LEAST = 0.25
 """Of the budget: with less of it left nothing is asked."""
 RETURN_SHARE = 0.4
 """Of the budget: so long a login waits at most for an authority that is back and is being told what was decided here."""
+
+_TOO_MANY = Ruled(Outcome.UNAVAILABLE, Unready.OVERLOADED)
+"""There is an authority, and no room to ask it: whoever makes a flood of logins must not choose who decides."""
 
 Told = Callable[[Counselled], None]
 
@@ -110,9 +115,12 @@ class Link:
         loop = asyncio.get_running_loop()
         now = self._monotonic()
         held = self._breaker.is_about_to_ask and now < self._held_until
-        if not (self._breaker.asks or held) or len(self._waiting) >= MAX_WAITING:
+        if not (self._breaker.asks or held):
             self.alone += 1
             loop.call_soon(told, Alone(self.unreachable_s))
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            loop.call_soon(told, _TOO_MANY)
             return
         self.asked += 1
         self._waiting.append(_Asked(referred, told, now))
@@ -190,7 +198,7 @@ class Link:
         budget_s = self._budget_s - (began - together[0].asked_at)
         if budget_s < LEAST * self._budget_s:
             for one in together:
-                self._tell(one, None)
+                self._tell(one, _TOO_MANY)
             return
         try:
             async with asyncio.timeout(budget_s):
