@@ -73,10 +73,12 @@ def may_verify(lease: Lease | None, moment: Moment, service: str, unreachable_s:
 
     ``unreachable_s`` is for how many seconds nobody has answered.
     """
-    if lease is None or lease.cursor < 0:
+    if lease is None:
         return Reason.NEVER_SYNCED
     if lease.standing != JOINED:
         return Reason.HOST_REVOKED
+    if lease.cursor < 0:
+        return Reason.NEVER_SYNCED
     # Whatever is no number compares as false: each test below asks for what must hold, and refuses where it does not.
     if not moment.now >= lease.floor - CLOCK_SLACK_S:
         return Reason.CLOCK_ROLLBACK

@@ -93,8 +93,7 @@ def join(
     from mfa_runtime.config.agent_section import authority_url
     from mfa_runtime.config.notation import Unfit
     from mfa_runtime.config.sections import Role
-    from mfa_runtime.protocol.words import KeyProtection
-    from mfactl.agent_here import protection_of
+    from mfa_runtime.protocol.words import protection_of
     from mfactl.session import open_session
 
     try:
@@ -113,7 +112,7 @@ def join(
             canonical,
             _token(token, token_file),
             (socket.gethostname() if name is None else name).lower(),
-            KeyProtection(protection_of(session.config.key_source)),
+            protection_of(session.config.key_source),
             os.urandom,
             time.time,
             software=software(),

@@ -74,6 +74,7 @@ def read_here(session: Session) -> Here | None:
     from mfa_runtime.agent.journal import head, node_of
     from mfa_runtime.agent.trouble import read_trouble
     from mfa_runtime.lease import lease_of
+    from mfa_runtime.protocol.words import protection_of
     from mfa_runtime.store import agent_state
     from mfa_runtime.store.schema import audit, credentials, key_pairs, users
 
@@ -104,15 +105,8 @@ def read_here(session: Session) -> Here | None:
         certificate_until=0.0 if tls is None else float(tls),
         unsent=unsent,
         oldest_unsent=0.0 if oldest is None else float(json.loads(oldest).get("at", 0.0)),
-        key_protection=protection_of(session.config.key_source),
+        key_protection=protection_of(session.config.key_source).value,
     )
-
-
-def protection_of(key_source: str) -> str:
-    """How this host keeps its key: the word of the protocol for it."""
-    from mfa_runtime.protocol.words import KeyProtection
-
-    return (KeyProtection.SYSTEMD_CREDS if key_source.startswith("systemd-creds:") else KeyProtection.FILE).value
 
 
 def probe(here: Here, *, now: Callable[[], float] = time.time) -> list[Probe]:

@@ -79,7 +79,7 @@ REFUSALS: Mapping[str, Advice] = {
         "try again when the authority is back (`mfactl agent status`); for outages give the user a time-based credential",
     ),
     _R.NEVER_SYNCED: Advice(
-        "no authority could be reached, and this host has never had an answer from one",
+        "no authority could be reached, and this host has no complete answer of one",
         "`mfactl doctor` says what is in the way",
     ),
     _R.HOST_REVOKED: Advice(

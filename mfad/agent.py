@@ -9,7 +9,7 @@ import enum
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from mfa_core.errors import MfaError
@@ -26,7 +26,7 @@ from mfa_runtime.config.rules_document import SharedRules, read_rules
 from mfa_runtime.lease import lease_of
 from mfa_runtime.ledger import Ledger
 from mfa_runtime.metrics import Family, Kind, Reading
-from mfa_runtime.protocol.words import KeyProtection
+from mfa_runtime.protocol.words import protection_of
 from mfa_runtime.store import agent_state
 from mfa_runtime.store.agent_state import AgentState
 from mfa_runtime.store.database import Store
@@ -141,14 +141,9 @@ def build_habits(config: Config) -> Habits:
         try_s=section.attempt_s,
         retry_s=section.retry,
         sync_wait_s=float(section.sync_wait),
-        key_protection=key_protection(config.key_source),
+        key_protection=protection_of(config.key_source),
         software=f"mfad {_version()}",
     )
-
-
-def key_protection(key_source: str) -> KeyProtection:
-    """What keeps the key that all others are sealed under."""
-    return KeyProtection.SYSTEMD_CREDS if key_source.startswith("systemd-creds:") else KeyProtection.FILE
 
 
 def _version() -> str:
@@ -158,15 +153,21 @@ def _version() -> str:
         return "(not installed)"
 
 
-def agent_readings(agent: Follower | Watcher) -> list[Reading]:
-    """The numbers of an agent."""
+def link_counters(agent: Follower | Watcher) -> dict[str, int]:
+    """How the logins of one process were decided."""
+    return {"asked": agent.link.asked, "alone": agent.link.alone}
+
+
+def agent_readings(agent: Follower | Watcher, workers: Iterable[Mapping[str, int]]) -> list[Reading]:
+    """The numbers of an agent; ``workers`` are the :func:`link_counters` of its other processes."""
     link = agent.link
+    logins = [link_counters(agent), *workers]
     counted = agent.counted if isinstance(agent, Follower) else Counted()
     return [
         Reading(REACHABLE, int(link.breaker.asks)),
         Reading(UNREACHABLE_S, link.unreachable_s),
-        Reading(ASKED, link.asked),
-        Reading(ALONE, link.alone),
+        Reading(ASKED, sum(one["asked"] for one in logins)),
+        Reading(ALONE, sum(one["alone"] for one in logins)),
         Reading(LOSSES, counted.losses),
         Reading(SYNCS, counted.syncs),
         Reading(FULL_SYNCS, counted.full_syncs),

@@ -5,17 +5,19 @@ Room rule: constructors and mappings. Nothing is decided here that a test of a s
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from authority.door import AuthorityDoor
 from ldap_proxy.configuration import build_ldap_settings
 from ldap_proxy.door import LdapDoor, check_files
+from mfa_core.errors import MfaError
 from mfa_core.model import Door, FirstFactor
 from mfa_core.policy import Fit
 from mfa_core.verifier import Settings
@@ -53,6 +55,8 @@ from radius_plugin.door import RadiusDoor
 from radius_plugin.radsec import tls_context
 from radius_plugin.settings import RadiusDoorSettings
 
+log = logging.getLogger(__name__)
+
 ALL_DOORS = frozenset(Door)
 
 
@@ -83,6 +87,11 @@ def build_rules(config: Config, heard: tuple[SharedRules, str] | None = None) ->
         ),
         host_groups=config.host_groups,
     )
+
+
+def with_names_of(config: Config, heard: tuple[SharedRules, str] | None) -> Config:
+    """The configuration of an agent, whose doors read names as its authority does."""
+    return config if heard is None else replace(config, identity=heard[0].identity)
 
 
 def build_primaries(config: Config, store: Store, ledger: Ledger) -> dict[Door, OpenPrimary]:
@@ -202,6 +211,11 @@ class Parts:
         """The authority has other rules than before."""
         self.heard = (shared, host_group)
         self.gate.replace_rules(build_rules(self.config, self.heard), self.primaries)
+        if shared.identity != self.config.identity:
+            try:
+                self.reload(self.config)
+            except MfaError as err:
+                log.error("the doors keep the rules for names of before, not the authority's: %s; %s", err, err.cure)
 
     def reload(self, config: Config) -> list[str]:
         """Take over what may change while running; return the keys that need a restart and were left alone."""
@@ -224,6 +238,7 @@ class Parts:
             )
             if old != new
         ]
+        config = with_names_of(config, self.heard)
         # What can be refused comes first: a reload changes everything or nothing.
         radius_settings = None if config.doors.radius is None else build_radius_settings(config, config.doors.radius)
         if radius_settings is not None and radius_settings.tls is not None:
@@ -305,6 +320,7 @@ def build(
 
         agent = build_agent(config, part, store, ledger, rules_came=take)
     heard = shared_rules(told)
+    config = with_names_of(config, heard)
     enrolment = LoginEnrolment(
         store,
         keyring=lambda: ledger.keyring,

@@ -41,7 +41,8 @@ def build_metrics(config: Config, parts: Parts, workers: Mapping[Door, Workers])
         yield Reading(EVENTS, parts.ledger.written)
         yield Reading(WAITING, parts.gate.waiting)
         if parts.agent is not None:
-            yield from agent_readings(parts.agent)
+            processes = [counted for some in workers.values() for counted in some.counters()]
+            yield from agent_readings(parts.agent, [counted["agent"] for counted in processes if "agent" in counted])
         if parts.authority is not None:
             yield from authority_readings(parts.authority.counters())
         if parts.radius is not None:

@@ -17,11 +17,13 @@ from typing import Any
 from ldap_proxy.door import LdapDoor
 from mfa_core.errors import ConfigurationError, MfaError
 from mfa_core.model import Door
+from mfa_runtime.agent.follower import Follower
+from mfa_runtime.agent.watcher import Watcher
 from mfa_runtime.config import Config
 from mfa_runtime.state_lock import StateLock
 from mfa_runtime.store.database import restrict_file_mode
 from mfad import ldap, radius
-from mfad.agent import Part
+from mfad.agent import Part, link_counters
 from mfad.build import Parts, build
 from mfad.collector import let_the_collector_rest
 from mfad.inherited import Inherited
@@ -58,7 +60,7 @@ async def serve_worker(config: Config, load: Callable[[], Config], inherited: In
         watching = None if parts.agent is None else loop.create_task(parts.agent.run())
         door = await _start(parts, inherited)
         let_the_collector_rest()
-        tell = loop.create_task(_tell(door, _TABLES[inherited.door], inherited.pipe, stop))
+        tell = loop.create_task(_tell(lambda: counters_of(door, parts.agent), _TABLES[inherited.door], inherited.pipe, stop))
         if os.getppid() != parent:
             stop.set()
         await stop.wait()
@@ -106,7 +108,15 @@ class _Pipe(asyncio.BaseProtocol):
         self._stop.set()
 
 
-async def _tell(door: RadiusDoor | LdapDoor, table: str, pipe: int, stop: asyncio.Event) -> None:
+def counters_of(door: RadiusDoor | LdapDoor, agent: Follower | Watcher | None) -> Counted:
+    """What the daemon is told: the numbers of the door, and on an agent those of the way to its authority."""
+    counted: Counted = {**door.counters()}
+    if agent is not None:
+        counted["agent"] = link_counters(agent)
+    return counted
+
+
+async def _tell(count: Callable[[], Counted], table: str, pipe: int, stop: asyncio.Event) -> None:
     """Say that it is ready, then every second what was counted."""
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_write_pipe(lambda: _Pipe(stop), os.fdopen(pipe, "wb", buffering=0))
@@ -115,7 +125,7 @@ async def _tell(door: RadiusDoor | LdapDoor, table: str, pipe: int, stop: asynci
     while True:
         await asyncio.sleep(TELL_EVERY_S)
         if not transport.get_write_buffer_size():  # a daemon that reads slowly misses a second
-            transport.write(json.dumps(news.of(door.counters())).encode() + b"\n")
+            transport.write(json.dumps(news.of(count())).encode() + b"\n")
 
 
 class News:

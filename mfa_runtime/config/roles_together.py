@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mfa_core.identity import IdentityRules
 from mfa_runtime.config.document import Document, Path
 from mfa_runtime.config.fault import Fault
 from mfa_runtime.config.primary import PrimaryType
@@ -59,6 +60,11 @@ def _agent(document: Document, settings: Settings) -> Iterator[Fault]:
         yield Fault(
             ("policy",), f"a policy of {len(rules)} on an agent", "no policy: it is the authority's",
             "write the rules at the authority; this host gets them from there",
+        )  # fmt: skip
+    if settings.identity.rules() != IdentityRules():
+        yield Fault(
+            ("identity",), "rules for names on an agent", "none: they are the authority's",
+            "write them at the authority; this host and its doors get them from there",
         )  # fmt: skip
     if settings.host_groups:
         yield Fault(

@@ -43,6 +43,11 @@ class KeyProtection(enum.StrEnum):
         return wanted == "any" or (wanted in order and order.index(self) >= order.index(KeyProtection(wanted)))
 
 
+def protection_of(key_source: str) -> KeyProtection:
+    """What keeps a key that comes from a path, or from ``systemd-creds:NAME``."""
+    return KeyProtection.SYSTEMD_CREDS if key_source.startswith("systemd-creds:") else KeyProtection.FILE
+
+
 class Refusal(enum.StrEnum):
     """The ``error`` of a refused request: what the agent does next depends on it, and on nothing else in the answer."""
 

@@ -90,14 +90,14 @@ def test_the_first_reason_is_told() -> None:
     lease = Lease(SYNCED, SYNCED + 10 * HOUR, SYNCED, "boot-a", 500.0, terms, "revoked", -1)
     seen = []
     for better in (
-        {"cursor": 1}, {"standing": "joined"}, {"floor": SYNCED}, {"boot_id": "boot-b"},
+        {"standing": "joined"}, {"cursor": 1}, {"floor": SYNCED}, {"boot_id": "boot-b"},
         {"terms": replace(TERMS, offline_after_s=100.0)}, {"not_after": SYNCED + 24 * HOUR},
         {"terms": TERMS},
     ):  # fmt: skip
         seen.append(why(lease, moment(jumped_s=HOUR)))
         lease = replace(lease, **better)  # type: ignore[arg-type]
     assert seen == [
-        Reason.NEVER_SYNCED, Reason.HOST_REVOKED, Reason.CLOCK_ROLLBACK, Reason.CLOCK_JUMPED, Reason.NOT_OFFLINE,
+        Reason.HOST_REVOKED, Reason.NEVER_SYNCED, Reason.CLOCK_ROLLBACK, Reason.CLOCK_JUMPED, Reason.NOT_OFFLINE,
         Reason.CACHE_EXPIRED, Reason.TOO_EARLY,
     ]  # fmt: skip
     assert why(lease, moment(jumped_s=HOUR)) is None

@@ -32,6 +32,7 @@ from mfa_runtime.config.sections import Role
 from mfa_runtime.key_file import load_key_source
 from mfa_runtime.protocol.syncing import rules_digest
 from mfa_runtime.protocol.words import KeyProtection as WireProtection
+from mfa_runtime.protocol.words import protection_of
 from mfa_runtime.store import agent_state, hosts, key_pairs, shared_rules
 from mfa_runtime.store.agent_state import AgentState
 from mfa_runtime.store.alarms import AlarmKind, raise_alarm
@@ -42,7 +43,6 @@ from mfa_runtime.store.opening import open_store
 from mfa_runtime.store.schema import users
 from mfactl.__main__ import run
 from mfactl.agent_groups import MaterialWord, ProtectionWord
-from mfactl.agent_here import protection_of
 from mfactl.agent_hosts import ALARMS, StateWord
 from mfactl.app import app
 from mfactl.doctor.agent_host import check_agent

@@ -43,9 +43,9 @@ agent:
     assert (found.budget, found.attempt_s, found.retry, found.sync_wait) == (2.5, 0.5, 60.0, 0)
 
 
-def test_an_empty_policy_is_none() -> None:
+def test_what_says_nothing_of_its_own_may_stay() -> None:
     """A file that was a standalone host's becomes an agent's by its role alone."""
-    assert load("role: agent\npolicy: []").policy.rules == ()
+    assert load("role: agent\npolicy: []\nidentity: {fold_case: true, realms: []}").policy.rules == ()
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,8 @@ def test_an_empty_policy_is_none() -> None:
         pytest.param("role: agent\nauthority: {}", [(2, "authority")], id="agent with an authority's settings"),
         pytest.param("role: agent\ndoors: {}", [(2, "doors")], id="no door"),
         pytest.param("role: agent\npolicy:\n- id: a", [(2, "policy")], id="a policy"),
+        pytest.param("role: agent\nidentity: {realms: [CORP]}", [(2, "identity")], id="names"),
+        pytest.param("role: agent\nidentity:\n  fold_case: false", [(2, "identity")], id="the case of names"),
         pytest.param("role: agent\nhost_groups: [a]", [(2, "host_groups")], id="host groups"),
         pytest.param("role: agent\nstore: {url: postgresql://a/b}", [(2, "store.url")], id="a database"),
         pytest.param(
