@@ -74,11 +74,6 @@ def get(connection: Connection, keyring: Keyring, credential_ids: Sequence[int])
     }
 
 
-def first_steps(connection: Connection) -> dict[int, int]:
-    """The first step of every book, by credential; their ends follow from the formats of the credentials."""
-    return {int(n): int(first) for n, first in connection.execute(select(codebooks.c.credential_id, codebooks.c.first_step))}
-
-
 @dataclass(frozen=True, slots=True)
 class Extent:
     """Where a book begins, and how many octets of codes it has."""
