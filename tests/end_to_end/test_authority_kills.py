@@ -16,8 +16,8 @@ from tests.end_to_end.daemon import CROWD, Person
 from tests.pam_mfa.pam_harness import PamCode, ScriptError
 
 PEOPLE = {f"{CROWD}{number:03}": 6 for number in range(120)}
-KILLS = 3
-EACH = 40
+KILLS = 2
+EACH = 24
 """People who log in while one thing is killed."""
 
 
