@@ -40,10 +40,16 @@ def postgresql() -> Iterator[Cluster]:
         yield one
 
 
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
+
 @pytest.fixture(autouse=True)
 def umask_of_its_own() -> Iterator[None]:
-    """A restore makes files private from there on, which must not reach tests that act as another user."""
-    before = os.umask(0o022)
-    os.umask(before)
+    """A restore makes files private from there on, which must not reach tests that act as another user.
+
+    Set before each test too: a fixture of a whole module may have been at work since the last one.
+    """
+    os.umask(_UMASK)
     yield
-    os.umask(before)
+    os.umask(_UMASK)
