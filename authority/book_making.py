@@ -85,7 +85,7 @@ class BookMaker:
                 )
             into, out = self._child.stdin, self._child.stdout
             assert into is not None  # noqa: S101  both are pipes
-            assert out is not None  # noqa: S101
+            assert out is not None  # noqa: S101  as above
             async with asyncio.timeout(JOB_S):
                 into.write(LENGTH.pack(len(job)) + job)
                 await into.drain()

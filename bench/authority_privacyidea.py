@@ -82,14 +82,14 @@ def privacyidea(venv: Path, folder: Path, count: int) -> Iterator[PrivacyIdea]:
     (folder / "tokens.py").write_text(_TOKENS.format(count=count))
     there = {"cwd": folder, "env": os.environ | {"PRIVACYIDEA_CONFIGFILE": str(folder / "pi.cfg")}}
     for step in ("create_enckey", "create_audit_keys", "create_tables"):
-        subprocess.run([venv / "bin" / "pi-manage", "setup", step], check=True, capture_output=True, **there)  # type: ignore[call-overload]
-    made = subprocess.run([venv / "bin" / "python", "tokens.py"], check=True, capture_output=True, text=True, **there)  # type: ignore[call-overload]
+        subprocess.run([venv / "bin" / "pi-manage", "setup", step], check=True, capture_output=True, **there)  # type: ignore[call-overload]  # cwd and env
+    made = subprocess.run([venv / "bin" / "python", "tokens.py"], check=True, capture_output=True, text=True, **there)  # type: ignore[call-overload]  # as above
     lines = [line.split() for line in made.stdout.splitlines() if line.startswith("TOTP")]
     port = free_port()
     words = ["--workers=1", "--worker-class=gthread", "--threads=1", "--keep-alive=60", f"--bind=127.0.0.1:{port}"]
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(
-            [*BOUND, venv / "bin" / "gunicorn", *words, "application:app"], stdout=output, stderr=output, **there  # type: ignore[call-overload]
+            [*BOUND, venv / "bin" / "gunicorn", *words, "application:app"], stdout=output, stderr=output, **there  # type: ignore[call-overload]  # as above
         )
     try:
         deadline = time.monotonic() + 60
@@ -133,7 +133,7 @@ def measured(pid: int, questions: list[Callable[[], bool]]) -> Round:
 def ours(station: Station, host: SimulatedHost, roster: Roster, count: int) -> Round:
     """A round of mfad."""
     bodies = [request_of([login]) for login in roster.take(count)]
-    return measured(station.pid, [lambda body=body: b'"accepted"' in host.post(VERIFY, body) for body in bodies])  # type: ignore[misc]
+    return measured(station.pid, [lambda body=body: b'"accepted"' in host.post(VERIFY, body) for body in bodies])  # type: ignore[misc]  # bound now
 
 
 def theirs(peer: PrivacyIdea, connection: http.client.HTTPConnection, tokens: list[tuple[str, bytes]]) -> Round:
@@ -144,7 +144,7 @@ def theirs(peer: PrivacyIdea, connection: http.client.HTTPConnection, tokens: li
         connection.request("POST", "/validate/check", body, {"Content-Type": "application/x-www-form-urlencoded"})
         return bool(json.loads(connection.getresponse().read())["result"].get("value"))
 
-    return measured(peer.pid, [lambda token=token: ask(*token) for token in tokens])  # type: ignore[misc]
+    return measured(peer.pid, [lambda token=token: ask(*token) for token in tokens])  # type: ignore[misc]  # bound now
 
 
 def main() -> int:

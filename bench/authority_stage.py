@@ -206,7 +206,7 @@ def add_group(
     """A host group on which a group of users (everybody) is entitled."""
     with at.here.store.writing() as connection:
         act = at.act()
-        host_groups.add_host_group(connection, act, HostGroup(name, material=material, **terms))  # type: ignore[arg-type]
+        host_groups.add_host_group(connection, act, HostGroup(name, material=material, **terms))  # type: ignore[arg-type]  # of several types
         host_groups.entitle(connection, act, name, users)
 
 
@@ -536,7 +536,7 @@ class Held:
 
     def end(self) -> Told:
         """When all have heard something new, or the time is over."""
-        return Told(**self._line())  # type: ignore[arg-type]
+        return Told(**self._line())  # type: ignore[arg-type]  # from JSON
 
 
 class Generator:
